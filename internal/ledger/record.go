@@ -1,0 +1,139 @@
+// Package ledger is the log of records in the bucket. The bucket is the truth:
+// what changes acknowledged state is a record here first and a transaction in
+// the database second, so a lost database is rebuilt from the bucket alone.
+//
+//	log/<epoch %010d>/<seq %020d>-<sha256 of the object>
+//
+// An object is zstd-compressed JSON Lines, one Record a line. Records apply in
+// the order of (epoch, seq), and within an object from top to bottom; applying
+// one twice changes nothing, and the last one about a thing wins. A batch that
+// is too large for one object becomes several under one number, each beginning
+// with a Part line that gives its place.
+package ledger
+
+import (
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"github.com/org/attic-action/internal/nix"
+)
+
+// Record has exactly one member that is not nil.
+type Record struct {
+	Part *Part `json:"part,omitempty"` // written and read by Log alone
+
+	Cache        *Cache        `json:"cache,omitempty"`
+	CacheDeleted *CacheDeleted `json:"cache_deleted,omitempty"`
+	NAR          *NAR          `json:"nar,omitempty"`
+	Path         *Path         `json:"path,omitempty"`
+	PathDeleted  *PathDeleted  `json:"path_deleted,omitempty"`
+	TokenIssued  *TokenIssued  `json:"token_issued,omitempty"`
+	TokenRevoked *TokenRevoked `json:"token_revoked,omitempty"`
+	// To come: pin, policy, key_rotated, quarantine.
+}
+
+// Part is the place of an object among those of one sequence number, from 1.
+type Part struct {
+	N  int `json:"n"`
+	Of int `json:"of"`
+}
+
+// Cache is a cache with all its settings, as of this record.
+type Cache struct {
+	Name         string     `json:"name"`
+	PublicKey    string     `json:"public_key"`
+	SealedKey    []byte     `json:"sealed_key"` // the private key under the root key (package seal)
+	Public       bool       `json:"public"`
+	StoreDir     string     `json:"store_dir"`
+	Priority     int32      `json:"priority"`
+	UpstreamKeys []string   `json:"upstream_keys,omitempty"`
+	Retention    *uint32    `json:"retention,omitempty"` // seconds; nil means the server's
+	CreatedAt    time.Time  `json:"created_at"`
+	DeletedAt    *time.Time `json:"deleted_at,omitempty"` // soft deletion: the name stays taken
+}
+
+// CacheDeleted is a hard deletion: the cache, its paths and what it could see.
+type CacheDeleted struct {
+	Name string    `json:"name"`
+	At   time.Time `json:"at"`
+}
+
+// NAR is how one NAR is put together. Sizes are in bytes.
+type NAR struct {
+	Form      Hex       `json:"form"` // SHA-256 of the form (design §2)
+	Hash      nix.Hash  `json:"hash"` // of the NAR
+	Size      uint64    `json:"size"`
+	FileSize  uint64    `json:"file_size"`
+	Verified  bool      `json:"verified"`
+	Pieces    []byte    `json:"pieces"` // package chunk's piece list
+	Layout    []Span    `json:"layout"` // where the pieces lie
+	CreatedAt time.Time `json:"created_at"`
+}
+
+// Span is a run of pack entries, or literal bytes where Pack is empty.
+type Span struct {
+	Pack    string `json:"pack,omitempty"` // object key
+	First   int    `json:"first,omitempty"`
+	Count   int    `json:"count,omitempty"`
+	Trailer bool   `json:"trailer,omitempty"` // the pack's index frame follows
+	Literal []byte `json:"literal,omitempty"`
+}
+
+// Path is what narinfo says about a store path in a cache.
+type Path struct {
+	Cache      string    `json:"cache"`
+	StorePath  string    `json:"store_path"`
+	NARHash    nix.Hash  `json:"nar_hash"`
+	Form       Hex       `json:"form"`
+	References []string  `json:"references,omitempty"` // base names
+	Upstream   []string  `json:"upstream,omitempty"`   // base names of references that upstream caches have
+	Deriver    string    `json:"deriver,omitempty"`
+	System     string    `json:"system,omitempty"`
+	CA         string    `json:"ca,omitempty"`
+	Sigs       []string  `json:"sigs,omitempty"`
+	CreatedBy  string    `json:"created_by,omitempty"`
+	CreatedAt  time.Time `json:"created_at"`
+}
+
+// PathDeleted takes a path out of a cache.
+type PathDeleted struct {
+	Cache string    `json:"cache"`
+	Hash  string    `json:"hash"` // the store path's 32 characters
+	At    time.Time `json:"at"`
+}
+
+// TokenIssued remembers that a token exists, never the token.
+type TokenIssued struct {
+	ID      string    `json:"id"` // jti
+	Subject string    `json:"subject,omitempty"`
+	Policy  string    `json:"policy,omitempty"`
+	At      time.Time `json:"at"`
+	Expires time.Time `json:"expires"`
+}
+
+// TokenRevoked makes a token worthless before it expires.
+type TokenRevoked struct {
+	ID string    `json:"id"`
+	At time.Time `json:"at"`
+}
+
+// Hex is a SHA-256 that is written as 64 hexadecimal digits.
+type Hex [32]byte
+
+// String returns 64 lower-case digits.
+func (h Hex) String() string { return hex.EncodeToString(h[:]) }
+
+// MarshalText writes 64 lower-case digits.
+func (h Hex) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
+
+// UnmarshalText reads exactly 64 digits.
+func (h *Hex) UnmarshalText(b []byte) error {
+	if len(b) != 64 {
+		return fmt.Errorf("parse hash: %d characters, want 64", len(b))
+	}
+	if _, err := hex.Decode(h[:], b); err != nil {
+		return fmt.Errorf("parse hash: %w", err)
+	}
+	return nil
+}
