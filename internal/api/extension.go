@@ -1,0 +1,107 @@
+package api
+
+// Extension is the key attic_action of CacheConfig: what this server can do
+// beyond Attic's protocol. A server without it is a stock server.
+type Extension struct {
+	Cut    Cut               `json:"cut"`
+	Packs  []int             `json:"packs"` // versions of the pack format it takes
+	Limits Limits            `json:"limits"`
+	Routes map[string]string `json:"routes"` // name → path with {cache}, {sha256}
+}
+
+// Cut is how both sides cut NARs, sizes in bytes.
+type Cut struct {
+	Version int `json:"version"`
+	Min     int `json:"min"`
+	Avg     int `json:"avg"`
+	Max     int `json:"max"`
+	Literal int `json:"literal"`
+}
+
+// Limits are the largest requests a server takes.
+type Limits struct {
+	PackBytes     int64 `json:"pack_bytes"`
+	PathsBytes    int64 `json:"paths_bytes"`    // decoded body of one POST paths
+	MissingChunks int64 `json:"missing_chunks"` // hashes in one POST chunks/missing
+}
+
+// PackResult answers PUT packs/{sha256}.
+type PackResult struct {
+	Size   int64 `json:"size"`   // bytes of the pack
+	Chunks int   `json:"chunks"` // chunk entries in it
+}
+
+// PathHeader describes one path of POST paths; a piece list follows it.
+type PathHeader struct {
+	StorePath  string   `json:"store_path"`
+	NARHash    string   `json:"nar_hash"` // "sha256:<hex>"
+	NARSize    uint64   `json:"nar_size"`
+	References []string `json:"references"`         // base names
+	Upstream   []string `json:"upstream,omitempty"` // base names of references that the cache's upstreams sign
+	Deriver    string   `json:"deriver,omitempty"`
+	System     string   `json:"system,omitempty"`
+	CA         string   `json:"ca,omitempty"`
+	Sigs       []string `json:"sigs,omitempty"`
+	Offset     int64    `json:"offset,omitempty"` // bytes of this piece list sent in earlier requests
+	More       bool     `json:"more,omitempty"`   // the list goes on in a later request
+}
+
+// PathItem is a header with its (part of a) piece list.
+type PathItem struct {
+	Header PathHeader
+	Pieces []byte
+}
+
+// Results of a committed path.
+const (
+	Stored = "stored" // new
+	Merged = "merged" // was there with the same NAR
+	Kept   = "kept"   // was there with another NAR, which stays
+	Staged = "staged" // waits for the rest of its piece list
+)
+
+// PathResult says what became of one path.
+type PathResult struct {
+	StorePathHash string `json:"store_path_hash"`
+	Result        string `json:"result"`
+}
+
+// PathsResult answers POST paths, in the order of the request.
+type PathsResult struct {
+	Results []PathResult `json:"results"`
+}
+
+// ClosureRequest is the body of POST closure.
+type ClosureRequest struct {
+	StorePathHashes []string `json:"store_path_hashes"`
+}
+
+// ClosureResult answers POST closure, by store path hash.
+type ClosureResult struct {
+	Complete []string `json:"complete"`
+	Missing  []string `json:"missing"`
+	Absent   []string `json:"absent"` // references that lack
+}
+
+// TrustConfig answers GET /_api/v1/oidc/config.
+type TrustConfig struct {
+	Issuers       []string `json:"issuers"`
+	Audience      string   `json:"audience"`
+	TokenEndpoint string   `json:"token_endpoint"`
+}
+
+// TokenResponse answers POST /_api/v1/oidc/token (RFC 8693).
+type TokenResponse struct {
+	AccessToken     string `json:"access_token"`
+	IssuedTokenType string `json:"issued_token_type"`
+	TokenType       string `json:"token_type"`
+	ExpiresIn       int64  `json:"expires_in"` // seconds
+	Scope           string `json:"scope"`
+}
+
+// TokenError is a refusal of POST /_api/v1/oidc/token (RFC 6749 §5.2).
+type TokenError struct {
+	Code        string `json:"error"`
+	Description string `json:"error_description,omitempty"`
+	RequestID   string `json:"request_id,omitempty"`
+}
