@@ -1,0 +1,131 @@
+// Package report tells what became of each host, as Markdown for a job's summary and as plain text for a log. It is pure:
+// results in, text out. Every name in the results may come from a stranger, so none of them is ever markup.
+package report
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Result is what became of a host.
+type Result string
+
+// The results. Only Failed fails a job.
+const (
+	Pushed  Result = "pushed"  // built, and its whole closure is on the cache
+	Built   Result = "built"   // built, but not pushed: there was no token
+	Skipped Result = "skipped" // not for this machine
+	Failed  Result = "failed"  // did not evaluate, build or push
+)
+
+// Host is a row of the table. Numbers that make no sense for a result are zero.
+type Host struct {
+	Name, System string
+	Result       Result
+	Reason       string // one line: why it failed or was skipped
+	Log          string // of a failed build: its last lines
+	StorePath    string
+	Paths        int           // store paths of the closure that this cache must have
+	Pushed       int           // of them, those that were sent now
+	Bytes        int64         // sent, as request bodies
+	Time         time.Duration // building and pushing
+}
+
+// Report is the whole of a run.
+type Report struct {
+	Server, Cache string
+	Hosts         []Host
+	Notes         []string // what the reader should do, one sentence each
+	Requests      int
+	Time          time.Duration
+}
+
+// Failed returns the names of the hosts that failed.
+func (r Report) Failed() []string {
+	names := []string{}
+	for _, h := range r.Hosts {
+		if h.Result == Failed {
+			names = append(names, h.Name)
+		}
+	}
+	return names
+}
+
+var columns = []string{"host", "system", "result", "paths", "pushed", "bytes", "time"}
+
+// cells are a row's cells, unescaped, in the order of columns.
+func (h Host) cells() []string {
+	row := []string{h.Name, h.System, string(h.Result), "", "", "", ""}
+	if h.Result == Pushed || h.Paths > 0 {
+		row[3], row[4], row[5] = fmt.Sprint(h.Paths), fmt.Sprint(h.Pushed), Bytes(h.Bytes)
+	}
+	if h.Time > 0 {
+		row[6] = Duration(h.Time)
+	}
+	return row
+}
+
+// total says in one line what all hosts came to.
+func (r Report) total() string {
+	count := map[Result]int{}
+	var sent int64
+	pushed := 0
+	for _, h := range r.Hosts {
+		count[h.Result]++
+		sent += h.Bytes
+		pushed += h.Pushed
+	}
+	var parts []string
+	for _, result := range []Result{Pushed, Built, Skipped, Failed} {
+		if n := count[result]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, result))
+		}
+	}
+	line := plural(len(r.Hosts), "host") + ": " + strings.Join(parts, ", ")
+	if len(parts) == 0 {
+		line = "no hosts"
+	}
+	if r.Requests > 0 {
+		line += fmt.Sprintf("; %s and %s sent in %s", plural(pushed, "path"), Bytes(sent), plural(r.Requests, "request"))
+	}
+	if r.Time > 0 {
+		line += ", " + Duration(r.Time)
+	}
+	return line
+}
+
+// plural is "1 path", "2 paths".
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// Bytes is a number of bytes as people read it: 17 B, 1.2 kB, 340 MB.
+func Bytes(n int64) string {
+	if n < 1000 {
+		return fmt.Sprintf("%d B", n)
+	}
+	f, unit := float64(n)/1000, 0
+	for f >= 999.5 && unit < 4 {
+		f, unit = f/1000, unit+1
+	}
+	if f < 9.95 {
+		return fmt.Sprintf("%.1f %cB", f, "kMGTP"[unit])
+	}
+	return fmt.Sprintf("%.0f %cB", f, "kMGTP"[unit])
+}
+
+// Duration is a time as people read it: 0.4 s, 12 s, 3 min 5 s.
+func Duration(d time.Duration) string {
+	switch {
+	case d < 10*time.Second:
+		return fmt.Sprintf("%.1f s", d.Seconds())
+	case d < time.Minute:
+		return fmt.Sprintf("%.0f s", d.Seconds())
+	}
+	d = d.Round(time.Second)
+	return fmt.Sprintf("%d min %d s", d/time.Minute, d%time.Minute/time.Second)
+}
