@@ -46,12 +46,6 @@ type PathHeader struct {
 	More       bool     `json:"more,omitempty"`   // the list goes on in a later request
 }
 
-// PathItem is a header with its (part of a) piece list.
-type PathItem struct {
-	Header PathHeader
-	Pieces []byte
-}
-
 // Results of a committed path.
 const (
 	Stored = "stored" // new

@@ -19,20 +19,6 @@ type MissingPaths struct {
 	MissingPaths []string `json:"missing_paths"` // never nil: null is no answer
 }
 
-// UploadInfo describes the NAR of an upload. References are base names.
-type UploadInfo struct {
-	Cache         string
-	StorePathHash string
-	StorePath     string
-	References    []string
-	System        string // empty: not given; as are Deriver and CA
-	Deriver       string
-	Sigs          []string
-	CA            string
-	NARHash       [32]byte // SHA-256 of the NAR
-	NARSize       uint64   // bytes
-}
-
 // Kinds of UploadResult.
 const (
 	Uploaded     = "Uploaded"

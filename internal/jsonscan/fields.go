@@ -70,3 +70,46 @@ func Within(name string, err error) error {
 	}
 	return &within
 }
+
+// Enum reads one of several variants: a string for one without a value, an
+// object with a single member for one with a value. variant is called with the
+// name and, for a member, valued; then it must read the value. Anything else is
+// broken syntax, and not wrong shape, because Attic's reader says so.
+func (s *Scanner) Enum(variant func(name string, valued bool) error) error {
+	switch s.Next() {
+	case '"':
+		name, err := s.Text()
+		if err != nil {
+			return err
+		}
+		return variant(name, false)
+	case '{':
+	default:
+		return s.Broken("no variant")
+	}
+	if err := s.open('{', ""); err != nil {
+		return err
+	}
+	name, err := s.name()
+	if err != nil {
+		return err
+	}
+	if err := variant(name, true); err != nil {
+		return err
+	}
+	if s.Next() != '}' {
+		return s.Broken("a variant with more than one member")
+	}
+	s.pos++
+	s.depth--
+	return nil
+}
+
+// Unit reads null, the value of a variant that has none.
+func (s *Scanner) Unit() error {
+	null, err := s.Null()
+	if !null {
+		return s.not("null")
+	}
+	return err
+}

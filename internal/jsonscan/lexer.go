@@ -149,12 +149,15 @@ func (s *Scanner) Text() (string, error) {
 	for s.pos < len(s.data) {
 		switch c := s.data[s.pos]; {
 		case c == '"':
-			text = append(text, s.data[start:s.pos]...)
-			if !utf8.Valid(text) {
+			last := s.data[start:s.pos]
+			if text != nil {
+				last = append(text, last...)
+			}
+			if !utf8.Valid(last) {
 				return "", s.Broken("string is not UTF-8")
 			}
 			s.pos++
-			return string(text), nil
+			return string(last), nil
 		case c == '\\':
 			text = append(text, s.data[start:s.pos]...)
 			r, err := s.escape()

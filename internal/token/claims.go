@@ -121,7 +121,8 @@ func readPerm(s *jsonscan.Scanner) (p Perm, err error) {
 			return err
 		}}
 	}
-	return p, s.Members(fields)
+	err = s.Members(fields)
+	return p, err
 }
 
 // readPins reads our claim. It is stricter than Attic's: nobody else writes it.
