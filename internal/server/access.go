@@ -1,0 +1,122 @@
+package server
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/org/attic-action/internal/meta"
+	"github.com/org/attic-action/internal/token"
+)
+
+// A caller is who sent a request: the claims of a good token, or nothing.
+type caller struct {
+	claims  *token.Claims
+	refused error // why a token that was sent is no good
+}
+
+type callerKey struct{}
+
+// callerOf returns the caller that serve put into the request's context.
+func callerOf(r *http.Request) caller {
+	c, _ := r.Context().Value(callerKey{}).(caller)
+	return c
+}
+
+// identify reads the token. A bad one is as good as none: a public cache goes
+// on working with an expired token, and no request is refused for its token
+// alone.
+func (s *Server) identify(r *http.Request) caller {
+	jwt, ok := bearer(r.Header.Get("Authorization"))
+	if !ok || s.Auth == nil {
+		return caller{}
+	}
+	claims, err := s.Auth.Verify(jwt)
+	if err != nil {
+		s.Log.Debug("token refused", "remote", r.RemoteAddr, "error", err)
+		return caller{refused: err}
+	}
+	return caller{claims: claims}
+}
+
+// bearer takes the JWT out of an Authorization header: "Bearer <jwt>", or
+// "Basic <base64 of user:jwt>", which is what Nix makes of a netrc line. The
+// scheme's case is free; one space follows it.
+func bearer(header string) (string, bool) {
+	scheme, rest, ok := strings.Cut(header, " ")
+	if !ok || strings.HasPrefix(rest, " ") {
+		return "", false
+	}
+	switch strings.ToLower(scheme) {
+	case "bearer":
+		return rest, true
+	case "basic":
+		raw, err := base64.StdEncoding.DecodeString(rest)
+		if err != nil {
+			return "", false
+		}
+		_, password, ok := strings.Cut(string(raw), ":")
+		return password, ok
+	}
+	return "", false
+}
+
+func (c caller) subject() string {
+	if c.claims == nil {
+		return ""
+	}
+	return c.claims.Subject
+}
+
+// perms is what the token alone permits on a cache name.
+func (c caller) perms(name string) token.Perm {
+	if c.claims == nil {
+		return 0
+	}
+	return c.claims.Caches.For(name)
+}
+
+// permsOn adds what the cache gives to everybody.
+func (c caller) permsOn(cache *meta.Cache) token.Perm {
+	p := c.perms(cache.Name)
+	if cache.Public {
+		p |= token.Pull
+	}
+	return p
+}
+
+// permit looks the cache up and checks that the caller may do what is needed.
+// A caller who holds no permission gets 401 whether the cache is there or not.
+func (s *Server) permit(r *http.Request, name string, need token.Perm, verb string) (*meta.Cache, error) {
+	c := callerOf(r)
+	cache, err := s.cache(r.Context(), name)
+	switch {
+	case errors.Is(err, meta.ErrNotFound) && c.perms(name) == 0:
+		return nil, unauthorized()
+	case errors.Is(err, meta.ErrNotFound):
+		return nil, noSuchCache()
+	case err != nil:
+		return nil, err
+	}
+	switch have := c.permsOn(cache); {
+	case have == 0:
+		return nil, unauthorized()
+	case have&need != need:
+		return nil, forbidden(verb)
+	}
+	return cache, nil
+}
+
+// cache returns a live cache by name, or meta.ErrNotFound.
+func (s *Server) cache(ctx context.Context, name string) (*meta.Cache, error) {
+	all, err := s.caches.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if c, ok := all.byName[name]; ok {
+		return c, nil
+	}
+	return nil, meta.ErrNotFound
+}

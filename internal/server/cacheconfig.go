@@ -1,0 +1,249 @@
+package server
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/org/attic-action/internal/api"
+	"github.com/org/attic-action/internal/chunk"
+	"github.com/org/attic-action/internal/meta"
+	"github.com/org/attic-action/internal/nix"
+	"github.com/org/attic-action/internal/pack"
+	"github.com/org/attic-action/internal/token"
+)
+
+func (s *Server) getCacheConfig(w http.ResponseWriter, r *http.Request) error {
+	name, err := cacheParam(r)
+	if err != nil {
+		return err
+	}
+	cache, err := s.permit(r, name, token.Pull, "pull from this cache")
+	if err != nil {
+		return err
+	}
+	endpoint, err := s.apiEndpoint(r)
+	if err != nil {
+		return err
+	}
+	substituter := s.SubstituterEndpoint
+	if substituter == "" {
+		substituter = endpoint
+	}
+	names := cache.UpstreamKeys
+	if names == nil {
+		names = []string{}
+	}
+	sendJSON(w, http.StatusOK, api.CacheConfig{
+		SubstituterEndpoint:   substituter + cache.Name,
+		APIEndpoint:           endpoint,
+		PublicKey:             cache.PublicKey,
+		IsPublic:              cache.Public,
+		StoreDir:              cache.StoreDir,
+		Priority:              cache.Priority,
+		UpstreamCacheKeyNames: names,
+		RetentionPeriod:       api.Retention{Seconds: cache.Retention},
+		AtticAction:           s.extension(),
+	})
+	return nil
+}
+
+// apiEndpoint is where clients reach the server: as configured, else as this
+// client reached it.
+func (s *Server) apiEndpoint(r *http.Request) (string, error) {
+	if s.APIEndpoint != "" {
+		return s.APIEndpoint, nil
+	}
+	if !validAuthority(r.Host) {
+		return "", requestError("The Host header is no authority of a URL")
+	}
+	scheme := "http"
+	if r.Header.Get("X-Forwarded-Proto") == "https" { // the first of several counts
+		scheme = "https"
+	}
+	return scheme + "://" + r.Host + "/", nil
+}
+
+// validAuthority tells whether a URL with this host means this host.
+func validAuthority(host string) bool {
+	if host == "" || strings.ContainsAny(host, "/?#\\ ") {
+		return false
+	}
+	u, err := url.Parse("http://" + host + "/")
+	return err == nil && u.Path == "/" && u.Hostname() != ""
+}
+
+// Limits of one request, told to our clients.
+const (
+	maxPathsBytes    = 16 << 20
+	maxMissingChunks = 64 << 10
+)
+
+func (s *Server) extension() *api.Extension {
+	return &api.Extension{
+		Cut: api.Cut{Version: chunk.Version, Min: s.Cut.Min, Avg: s.Cut.Avg, Max: s.Cut.Max, Literal: chunk.LiteralMax},
+		// The index's version, APK1.
+		Packs:  []int{1},
+		Limits: api.Limits{PackBytes: pack.MaxPackSize, PathsBytes: maxPathsBytes, MissingChunks: maxMissingChunks},
+		Routes: api.Routes(),
+	}
+}
+
+func (s *Server) createCache(w http.ResponseWriter, r *http.Request) error {
+	name, err := cacheParam(r)
+	if err != nil {
+		return err
+	}
+	var in *api.CreateCache
+	err = s.withBody(r, func(body []byte) (err error) {
+		in, err = api.DecodeCreateCache(r.Header.Get("Content-Type"), body)
+		return asText(err)
+	})
+	if err != nil {
+		return err
+	}
+	// By the token alone: whether the cache exists is nobody's business yet.
+	switch have := callerOf(r).perms(name); {
+	case have == 0:
+		return unauthorized()
+	case have&token.CreateCache == 0:
+		return forbidden("create this cache")
+	}
+	cache := &meta.Cache{Name: name, Public: in.IsPublic, StoreDir: in.StoreDir,
+		Priority: in.Priority, UpstreamKeys: in.UpstreamCacheKeyNames}
+	if err := checkSettings(cache); err != nil {
+		return err
+	}
+	if err := s.keys.setKey(cache, in.Keypair.Text); err != nil {
+		return &statusError{status: http.StatusBadRequest, name: api.RequestError, msg: "The keypair is not valid.", cause: err}
+	}
+	err = s.DB.Update(r.Context(), func(tx *meta.Tx) error {
+		cache.CreatedAt = tx.Now()
+		return tx.CreateCache(cache)
+	})
+	if errors.Is(err, meta.ErrExists) {
+		return &statusError{status: http.StatusBadRequest, name: api.CacheAlreadyExists, msg: "The cache already exists."}
+	}
+	if err != nil {
+		return err
+	}
+	s.caches.forget()
+	send(w, http.StatusOK, "", nil)
+	return nil
+}
+
+// Bounds of a cache's settings: what is stored must not be able to forge lines
+// of nix-cache-info, nor grow without end.
+const (
+	maxUpstreamKeys   = 1000
+	maxUpstreamKeyLen = 1024
+)
+
+func checkSettings(c *meta.Cache) error {
+	if err := nix.ValidStoreDir(c.StoreDir); err != nil {
+		return requestError("%v", err)
+	}
+	if len(c.UpstreamKeys) > maxUpstreamKeys {
+		return requestError("upstream_cache_key_names: more than %d", maxUpstreamKeys)
+	}
+	for _, k := range c.UpstreamKeys {
+		if len(k) > maxUpstreamKeyLen {
+			return requestError("upstream_cache_key_names: %s is longer than %d bytes", quoteShort(k), maxUpstreamKeyLen)
+		}
+	}
+	return nil
+}
+
+func (s *Server) configureCache(w http.ResponseWriter, r *http.Request) error {
+	name, err := cacheParam(r)
+	if err != nil {
+		return err
+	}
+	var in *api.PatchCache
+	err = s.withBody(r, func(body []byte) (err error) {
+		in, err = api.DecodePatchCache(r.Header.Get("Content-Type"), body)
+		return asText(err)
+	})
+	if err != nil {
+		return err
+	}
+	if _, err := s.permit(r, name, token.ConfigureCache, "configure this cache"); err != nil {
+		return err
+	}
+	if in.RetentionPeriod != nil {
+		if _, err := s.permit(r, name, token.ConfigureCacheRetention, "configure this cache's retention"); err != nil {
+			return err
+		}
+	}
+	if err := in.CheckRetention(); err != nil {
+		return err
+	}
+	if in.Empty() {
+		return requestError("No modifiable fields were given.")
+	}
+	err = s.DB.Update(r.Context(), func(tx *meta.Tx) error {
+		cache, err := tx.Cache(name)
+		if err != nil {
+			return err
+		}
+		if err := s.patch(cache, in); err != nil {
+			return err
+		}
+		return tx.UpdateCache(cache)
+	})
+	s.caches.forget()
+	if errors.Is(err, meta.ErrNotFound) { // destroyed since
+		return noSuchCache()
+	}
+	if err != nil {
+		return err
+	}
+	send(w, http.StatusOK, "", nil)
+	return nil
+}
+
+// patch changes c as asked; nothing is written if a part of it is wrong.
+func (s *Server) patch(c *meta.Cache, in *api.PatchCache) error {
+	if in.IsPublic != nil {
+		c.Public = *in.IsPublic
+	}
+	if in.StoreDir != nil {
+		c.StoreDir = *in.StoreDir
+	}
+	if in.Priority != nil {
+		c.Priority = *in.Priority
+	}
+	if in.UpstreamCacheKeyNames != nil {
+		c.UpstreamKeys = *in.UpstreamCacheKeyNames
+	}
+	if in.RetentionPeriod != nil {
+		c.Retention = in.RetentionPeriod.Seconds
+	}
+	if in.Keypair != nil {
+		if err := s.keys.setKey(c, in.Keypair.Text); err != nil {
+			return &statusError{status: http.StatusBadRequest, name: api.RequestError, msg: "The keypair is not valid.", cause: err}
+		}
+	}
+	return checkSettings(c)
+}
+
+func (s *Server) destroyCache(w http.ResponseWriter, r *http.Request) error {
+	name, err := cacheParam(r)
+	if err != nil {
+		return err
+	}
+	if _, err := s.permit(r, name, token.DestroyCache, "destroy this cache"); err != nil {
+		return err
+	}
+	err = s.DB.Update(r.Context(), func(tx *meta.Tx) error { return tx.DeleteCache(name, s.SoftDelete) })
+	s.caches.forget()
+	if errors.Is(err, meta.ErrNotFound) { // lost a race
+		return noSuchCache()
+	}
+	if err != nil {
+		return err
+	}
+	send(w, http.StatusOK, "", nil)
+	return nil
+}

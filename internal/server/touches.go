@@ -1,0 +1,65 @@
+package server
+
+import (
+	"io"
+	"sync"
+)
+
+// touches gathers which paths were downloaded, so that a download writes
+// nothing: one transaction a minute does.
+type touches struct {
+	mu    sync.Mutex
+	paths map[int64]map[string]struct{} // cache ID → path hashes
+	count int
+}
+
+// maxTouches bounds the memory between two flushes. Beyond it a use is
+// forgotten; a path that is used so often is noted the next time.
+const maxTouches = 100_000
+
+func (t *touches) add(cache int64, hash string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.count >= maxTouches {
+		return
+	}
+	if t.paths == nil {
+		t.paths = make(map[int64]map[string]struct{})
+	}
+	if t.paths[cache] == nil {
+		t.paths[cache] = make(map[string]struct{})
+	}
+	if _, ok := t.paths[cache][hash]; !ok {
+		t.paths[cache][hash] = struct{}{}
+		t.count++
+	}
+}
+
+// take returns what has gathered, by cache, and starts anew.
+func (t *touches) take() map[int64][]string {
+	t.mu.Lock()
+	paths := t.paths
+	t.paths, t.count = nil, 0
+	t.mu.Unlock()
+	out := make(map[int64][]string, len(paths))
+	for cache, hashes := range paths {
+		for h := range hashes {
+			out[cache] = append(out[cache], h)
+		}
+	}
+	return out
+}
+
+// watchedReader remembers why reading failed; http.ServeContent does not say.
+type watchedReader struct {
+	io.ReadSeekCloser
+	err error
+}
+
+func (w *watchedReader) Read(p []byte) (int, error) {
+	n, err := w.ReadSeekCloser.Read(p)
+	if err != nil && err != io.EOF {
+		w.err = err
+	}
+	return n, err
+}
