@@ -1,0 +1,193 @@
+// Package exchange trades a verified ID token for an access token: RFC 8693 with one
+// grant, one kind of subject and one kind of result.
+//
+//	POST /_api/v1/oidc/token (form)          refusal
+//	  │ form, parameters                     invalid_request, unsupported_grant_type
+//	  │ oidc.Verifier: issuer, signature,    invalid_grant (503 when keys are not to be had)
+//	  │   audience, times
+//	  │ trust.Set: which policies fit        invalid_grant
+//	  │ scope: what of their grants          invalid_scope
+//	  │ Seen: first use of this jti          invalid_grant
+//	  ▼ token.Authority signs
+//	access token
+//
+// Callers learn a code and a request id; every refusal for token or policy reads alike,
+// or an attacker could learn the rules by trying. The log has the exact reason.
+package exchange
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/org/attic-action/internal/oidc"
+	"github.com/org/attic-action/internal/token"
+	"github.com/org/attic-action/internal/trust"
+)
+
+// ErrReplayed is what Seen.Use returns for a token that was used before.
+var ErrReplayed = errors.New("ID token was used before")
+
+// Seen remembers used ID tokens, across restarts and replicas.
+type Seen interface {
+	// Use records that the token (issuer, jti) is used, and keeps that until the time
+	// given. Of any number of calls with one token exactly one returns nil, the others
+	// ErrReplayed. Another error means that nothing is known; the token is refused.
+	Use(ctx context.Context, issuer, jti string, until time.Time) error
+}
+
+// SeenFunc makes a function a Seen.
+type SeenFunc func(ctx context.Context, issuer, jti string, until time.Time) error
+
+// Use calls f.
+func (f SeenFunc) Use(ctx context.Context, issuer, jti string, until time.Time) error {
+	return f(ctx, issuer, jti, until)
+}
+
+// Exchange is the token endpoint. Use it by pointer; it is safe for concurrent use.
+type Exchange struct {
+	Verifier  *oidc.Verifier
+	Policies  *trust.Set // nil grants nothing
+	Authority *token.Authority
+	Seen      Seen
+	// Endpoint is the absolute URL at which TokenHandler is reached.
+	Endpoint string
+	// Address says whom a request comes from, for the limit on bad tokens; nil means
+	// the peer's address. Behind a proxy, the header that the proxy sets.
+	Address func(*http.Request) string
+	// RequestID returns the id that the server gave the request; nil means a fresh one.
+	RequestID func(*http.Request) string
+	Now       func() time.Time // nil means time.Now
+	Log       *slog.Logger     // nil discards
+
+	floods floods
+}
+
+// Request is what a caller asks for, its parameters taken apart but not judged.
+type Request struct {
+	ID               string // request id, for the log
+	SubjectToken     string
+	SubjectTokenType string
+	// RequestedType is requested_token_type; empty means an access token.
+	RequestedType string
+	// Audience and Resource, when given, must name this server.
+	Audience, Resource string
+	// Scope is a list of cache:NAME:PERMISSION; empty means all that the one matching
+	// policy grants.
+	Scope string
+}
+
+// Response is an access token.
+type Response struct {
+	AccessToken string
+	Scope       string        // what was granted, in the syntax of Request.Scope
+	TTL         time.Duration // life of the token
+}
+
+// Token types of RFC 8693 §3.
+const (
+	typeIDToken = "urn:ietf:params:oauth:token-type:id_token"
+	typeJWT     = "urn:ietf:params:oauth:token-type:jwt"
+	typeAccess  = "urn:ietf:params:oauth:token-type:access_token"
+)
+
+// Do judges a request and issues a token. It logs a grant; a refusal is for the caller
+// to log.
+func (e *Exchange) Do(ctx context.Context, r Request) (Response, *Refusal) {
+	if refusal := e.checkRequest(r); refusal != nil {
+		return Response{}, refusal
+	}
+	wanted, err := parseScope(r.Scope)
+	if err != nil {
+		return Response{}, refuse(codeScope, "scope must be a list of cache:NAME:PERMISSION", err)
+	}
+	id, err := e.Verifier.Verify(ctx, r.SubjectToken)
+	if errors.Is(err, oidc.ErrUnavailable) {
+		return Response{}, unavailable(err)
+	}
+	if err != nil {
+		return Response{}, refuseGrant(err)
+	}
+	grants, why := e.Policies.Match(id.Issuer, id.Claims)
+	if len(grants) == 0 {
+		return Response{}, refuseGrant(noPolicy(why)).about(id.Claims)
+	}
+	chosen, refusal := choose(grants, wanted)
+	if refusal != nil {
+		return Response{}, refusal.about(id.Claims)
+	}
+	// Last before signing: a request that is refused for its scope does not use up the
+	// token, one that is answered has used it up even if the answer is lost.
+	err = e.Seen.Use(ctx, id.Issuer, id.ID, id.Expires.Add(2*oidc.Leeway))
+	if errors.Is(err, ErrReplayed) {
+		return Response{}, refuseGrant(err).about(id.Claims)
+	}
+	if err != nil {
+		return Response{}, internal("record use of ID token", err).about(id.Claims)
+	}
+	return e.mint(ctx, r, id, chosen)
+}
+
+func (e *Exchange) mint(ctx context.Context, r Request, id oidc.Token, c choice) (Response, *Refusal) {
+	now := e.now().Truncate(time.Second)
+	expires := now.Add(c.ttl)
+	sub, _ := id.Claims["sub"].(string) // Verify has checked it
+	claims := token.Claims{
+		Subject:  sub,
+		ID:       rand.Text(),
+		Issuer:   e.Authority.Issuer,
+		Audience: e.Authority.Audiences,
+		IssuedAt: &now,
+		Expires:  &expires,
+		Pins:     c.pins,
+	}
+	for _, it := range c.entries {
+		if err := claims.Caches.Add(it.cache, it.perm); err != nil {
+			return Response{}, internal("grant cache", err)
+		}
+	}
+	signed, err := e.Authority.Sign(claims)
+	if err != nil {
+		return Response{}, internal("sign access token", err)
+	}
+	scope := c.scope()
+	e.log().LogAttrs(ctx, slog.LevelInfo, "exchanged ID token", append([]slog.Attr{
+		slog.String("request_id", r.ID),
+		slog.Any("policy", c.policies),
+		slog.String("scope", scope),
+		slog.String("jti", claims.ID),
+		slog.Time("expires", expires.UTC()),
+	}, claimAttrs(id.Claims)...)...)
+	return Response{AccessToken: signed, Scope: scope, TTL: c.ttl}, nil
+}
+
+func (e *Exchange) checkRequest(r Request) *Refusal {
+	switch {
+	case r.SubjectToken == "":
+		return refuse(codeRequest, "subject_token is required", nil)
+	case r.SubjectTokenType != typeIDToken && r.SubjectTokenType != typeJWT:
+		return refuse(codeRequest, "subject_token_type must be that of an id_token or jwt", nil)
+	case r.RequestedType != "" && r.RequestedType != typeAccess && r.RequestedType != typeJWT:
+		return refuse(codeRequest, "requested_token_type must be that of an access_token", nil)
+	case r.Audience != "" && r.Audience != e.Verifier.Audience(), r.Resource != "" && r.Resource != e.Verifier.Audience():
+		return refuse(codeTarget, "tokens are issued for this server only", nil)
+	}
+	return nil
+}
+
+func (e *Exchange) now() time.Time {
+	if e.Now == nil {
+		return time.Now()
+	}
+	return e.Now()
+}
+
+func (e *Exchange) log() *slog.Logger {
+	if e.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return e.Log
+}

@@ -1,0 +1,98 @@
+package exchange
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// The error codes of RFC 6749 §5.2 and RFC 8693 §2.2.2 that we use.
+const (
+	codeRequest   = "invalid_request"
+	codeGrant     = "invalid_grant"
+	codeScope     = "invalid_scope"
+	codeGrantType = "unsupported_grant_type"
+	codeTarget    = "invalid_target"
+)
+
+// Refusal is an answer without a token. Its first half is for the caller, Reason is for
+// the log alone.
+type Refusal struct {
+	Status      int // HTTP status
+	Code        string
+	Description string
+	RetryAfter  time.Duration // zero means: do not
+
+	Reason error
+	claims []slog.Attr
+}
+
+// about adds what the token says of itself to the log line.
+func (r *Refusal) about(claims map[string]any) *Refusal {
+	r.claims = claimAttrs(claims)
+	return r
+}
+
+func refuse(code, description string, reason error) *Refusal {
+	if reason == nil {
+		reason = fmt.Errorf("%s", description)
+	}
+	return &Refusal{Status: http.StatusBadRequest, Code: code, Description: description, Reason: reason}
+}
+
+// refuseGrant is the one answer for every token that is not good enough, for whatever
+// reason: which part of token or policy failed is nobody's business but the owner's.
+func refuseGrant(reason error) *Refusal {
+	return refuse(codeGrant, "the ID token is not accepted for anything here; the server's log tells why under this request id", reason)
+}
+
+func unavailable(reason error) *Refusal {
+	return &Refusal{
+		Status: http.StatusServiceUnavailable, Code: "temporarily_unavailable",
+		Description: "the issuer's keys cannot be fetched at the moment", RetryAfter: 10 * time.Second, Reason: reason,
+	}
+}
+
+func internal(doing string, err error) *Refusal {
+	return &Refusal{
+		Status: http.StatusInternalServerError, Code: "server_error",
+		Description: "the server could not issue a token", Reason: fmt.Errorf("%s: %w", doing, err),
+	}
+}
+
+// loggedClaims say who asked. None of them is secret.
+var loggedClaims = []string{
+	"iss", "sub", "repository", "repository_id", "repository_owner_id", "ref", "event_name",
+	"environment", "job_workflow_ref", "runner_environment", "run_id", "run_attempt", "sha", "actor", "actor_id",
+}
+
+// claimAttrs returns claims for the log, escaped and bounded: they are outside text, and
+// a branch may have a name that looks like a log line.
+func claimAttrs(claims map[string]any) []slog.Attr {
+	var attrs []slog.Attr
+	for _, name := range loggedClaims {
+		if s, ok := claims[name].(string); ok && s != "" {
+			attrs = append(attrs, slog.String(name, clean(s)))
+		}
+	}
+	return attrs
+}
+
+// clean escapes s like quote, without the quotes.
+func clean(s string) string {
+	q := quote(s)
+	if end := len(q) - 1; q[end] == '"' {
+		return q[1:end]
+	}
+	return q[1:]
+}
+
+func quote(s string) string {
+	const most = 200
+	if len(s) > most {
+		return strconv.QuoteToASCII(s[:most]) + "…"
+	}
+	return strconv.QuoteToASCII(s)
+}
