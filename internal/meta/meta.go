@@ -1,12 +1,41 @@
+// Package meta is the database: which caches there are, which paths they have,
+// how the NARs are put together, in which packs the chunks lie, and who may see
+// what.
+//
+//	caches ──< paths >── nars            a path is a name in a cache for a NAR
+//	   │                   ┊ layout      (package depot reads it)
+//	   └──< visible >── packs ──< chunks  a chunk counts only in a pack that the
+//	                                     cache may see
+//	staged, seen_tokens, counters        help that nobody was promised
+//
+// What changes acknowledged state is a record in the bucket before it is a
+// transaction here (package ledger), so this database can be lost. The mutators
+// take or make their records themselves: nobody can forget one.
+//
+//	Update ──┐                     ┌─ SAVEPOINT fn RELEASE ─┐
+//	Update ──┼─ one writer ─ BEGIN ┼─ SAVEPOINT fn RELEASE ─┼─ log records ─ COMMIT
+//	Update ──┘                     └─ SAVEPOINT fn ROLLBACK ┘  (one object)
+//	View ──── one of a few readers, a snapshot, never waits for the writer
 package meta
 
 import (
 	"context"
+	"database/sql"
+	"errors"
+	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/org/attic-action/internal/ledger"
 )
+
+// readers is the number of read connections. Reads are short; more connections
+// would only multiply the page caches.
+const readers = 4
 
 // Journal takes the records of a batch, durably, before the batch is committed.
 // *ledger.Log is one.
@@ -21,14 +50,164 @@ type Options struct {
 	Log     *slog.Logger     // nil means none
 }
 
+// ErrClosed says that the database was closed.
+var ErrClosed = errors.New("the database is closed")
+
 // DB is the database. It is safe for concurrent use.
-type DB struct{}
+type DB struct {
+	opt  Options
+	sql  *sql.DB
+	temp string // directory of a ":memory:" database, removed at Close
+
+	read    chan *conn    // idle readers
+	jobs    chan *job     // to the writer; unbuffered, so a waiting job belongs to its caller
+	closing chan struct{} // closed by Close
+	stopped chan struct{} // closed by the writer when it is done
+	close   sync.Once
+}
+
+// Open opens the database in file, makes it when it is missing, and migrates
+// it. ":memory:" is a private database that is gone after Close, for tests.
+func Open(ctx context.Context, file string, o Options) (*DB, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	db := &DB{
+		opt:     o,
+		read:    make(chan *conn, readers),
+		jobs:    make(chan *job),
+		closing: make(chan struct{}),
+		stopped: make(chan struct{}),
+	}
+	if err := db.open(ctx, file); err != nil {
+		if db.sql != nil {
+			_ = db.sql.Close() // the first error is the one that matters
+		}
+		db.removeTemp()
+		return nil, fmt.Errorf("open database %s: %w", file, err)
+	}
+	return db, nil
+}
+
+func (db *DB) open(ctx context.Context, file string) error {
+	synchronous := "FULL"
+	if file == ":memory:" {
+		// A file all the same: SQLite in memory has no WAL, so a test of it
+		// would not be a test of what runs.
+		dir, err := os.MkdirTemp("", "meta-")
+		if err != nil {
+			return err
+		}
+		db.temp, file, synchronous = dir, filepath.Join(dir, "meta.db"), "OFF"
+	}
+	var err error
+	if db.sql, err = sql.Open("sqlite", dataSource(file)); err != nil {
+		return err
+	}
+	w, err := openConn(ctx, db.sql, writerPragmas(synchronous))
+	if err != nil {
+		return err
+	}
+	if err := migrate(w, db.opt.Now()); err != nil {
+		return err
+	}
+	for range readers {
+		r, err := openConn(ctx, db.sql, readerPragmas)
+		if err != nil {
+			return err
+		}
+		db.read <- r
+	}
+	wr, err := newWriter(db, w)
+	if err != nil {
+		return err
+	}
+	go wr.run()
+	return nil
+}
+
+// Close waits for the writer and the readers, checkpoints and closes. Updates
+// that were not begun get ErrClosed.
+func (db *DB) Close() error {
+	err := ErrClosed
+	db.close.Do(func() {
+		close(db.closing)
+		<-db.stopped
+		for range readers {
+			r := <-db.read
+			r.close()
+		}
+		err = db.sql.Close() // the last connection's close checkpoints
+		db.removeTemp()
+	})
+	if err != nil && err != ErrClosed {
+		return fmt.Errorf("close database: %w", err)
+	}
+	return nil
+}
+
+func (db *DB) removeTemp() {
+	if db.temp != "" {
+		_ = os.RemoveAll(db.temp) // left-overs in the temporary directory harm nobody
+	}
+}
+
+// View runs fn on a snapshot: what is committed meanwhile, it does not see. fn
+// must not call View or Update.
+func (db *DB) View(ctx context.Context, fn func(*Tx) error) error {
+	var c *conn
+	select {
+	case c = <-db.read:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-db.closing:
+		return ErrClosed
+	}
+	defer func() { db.read <- c }()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := c.exec("BEGIN"); err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	tx := &Tx{conn: c, now: db.opt.Now()}
+	defer c.rollback(db.opt.Log)
+	return tx.run(fn)
+}
 
 // Tx is a transaction: a snapshot under View, a savepoint of a batch under
 // Update. It is not safe for concurrent use and ends with its function.
-type Tx struct{}
+type Tx struct {
+	conn     *conn // nil after the end
+	now      time.Time
+	writable bool
+	failed   error // of the database itself; ends the transaction
+	records  []ledger.Record
+	live     map[int64]string // names of live caches, once looked up
+}
 
-func Open(ctx context.Context, file string, o Options) (*DB, error) { return nil, errTODO }
-func (db *DB) Close() error                                         { return errTODO }
-func (db *DB) View(ctx context.Context, fn func(*Tx) error) error   { return errTODO }
-func (db *DB) Update(ctx context.Context, fn func(*Tx) error) error { return errTODO }
+// Now is the time of the transaction; it stands still.
+func (tx *Tx) Now() time.Time { return tx.now }
+
+// run calls fn once and makes an error of a panic: one broken request must not
+// take the others of its batch, or the process, with it.
+func (tx *Tx) run(fn func(*Tx) error) (err error) {
+	defer func() {
+		tx.conn = nil
+		if p := recover(); p != nil {
+			err = &PanicError{Value: p, Stack: debug.Stack()}
+		}
+	}()
+	return fn(tx)
+}
+
+// PanicError is a panic in the function of a transaction.
+type PanicError struct {
+	Value any
+	Stack []byte
+}
+
+func (e *PanicError) Error() string { return fmt.Sprintf("panic in a transaction: %v", e.Value) }

@@ -1,0 +1,97 @@
+package meta
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/org/attic-action/internal/ledger"
+	"github.com/org/attic-action/internal/nix"
+)
+
+// maxSameNAR bounds FindNARs. One NAR has a second form only when it was
+// uploaded where the first was not visible, or was repacked.
+const maxSameNAR = 16
+
+const narColumns = `n.id, n.form, n.hash, n.size, n.file_size, n.verified, n.created_at`
+
+// narRow scans narColumns.
+type narRow struct {
+	NAR
+	form, hash           []byte
+	size, fileSize, made int64
+}
+
+func (r *narRow) dest() []any {
+	return []any{&r.ID, &r.form, &r.hash, &r.size, &r.fileSize, &r.Verified, &r.made}
+}
+
+func (r *narRow) nar() (*NAR, error) {
+	err := errors.Join(scanHash(r.Form[:], r.form), scanHash(r.Hash[:], r.hash))
+	r.Size, r.FileSize, r.CreatedAt = uint64(r.size), uint64(r.fileSize), unstamp(r.made)
+	return &r.NAR, err
+}
+
+// NARByForm finds the NAR of a form, with its layout.
+func (tx *Tx) NARByForm(form [32]byte) (*NAR, error) {
+	var r narRow
+	err := tx.one("SELECT "+narColumns+", n.layout FROM nars n WHERE n.form = $1", []any{form[:]}, append(r.dest(), &r.Layout)...)
+	if err != nil {
+		return nil, fmt.Errorf("read NAR of form %x: %w", form, err)
+	}
+	return r.nar()
+}
+
+// NARLayout reads the layout that Path leaves out.
+func (tx *Tx) NARLayout(id int64) ([]byte, error) {
+	var layout []byte
+	if err := tx.one("SELECT layout FROM nars WHERE id = $1", []any{id}, &layout); err != nil {
+		return nil, fmt.Errorf("read layout of NAR %d: %w", id, err)
+	}
+	return layout, nil
+}
+
+// InsertNAR adds a NAR, sets its ID, and logs rec, which must be of the same
+// form. A form that is there already is ErrExists.
+func (tx *Tx) InsertNAR(n *NAR, rec ledger.NAR) error {
+	size, err := signed("size", n.Size)
+	fileSize, err2 := signed("file size", n.FileSize)
+	if err := errors.Join(err, err2); err != nil {
+		return fmt.Errorf("insert NAR %s: %w", n.Hash, err)
+	}
+	if rec.Form != ledger.Hex(n.Form) || rec.Hash != n.Hash {
+		return fmt.Errorf("insert NAR %s: its record is of another NAR", n.Hash)
+	}
+	if n.CreatedAt.IsZero() {
+		n.CreatedAt = tx.now
+	}
+	n.ID, err = tx.insert(`INSERT INTO nars (form, hash, size, file_size, verified, created_at, layout) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+		n.Form[:], n.Hash[:], size, fileSize, n.Verified, stamp(n.CreatedAt), notNil(n.Layout))
+	if err != nil {
+		return fmt.Errorf("insert NAR %s: %w", n.Hash, err)
+	}
+	tx.records = append(tx.records, ledger.Record{NAR: &rec})
+	return nil
+}
+
+// FindNARs finds the NARs with this hash that a path of one of these caches
+// points to, verified ones first, with their layouts.
+func (tx *Tx) FindNARs(hash nix.Hash, caches []int64) ([]NAR, error) {
+	var list []NAR
+	err := tx.each(findNARs, []any{hash[:], idList(caches), maxSameNAR}, func(scan func(...any) error) error {
+		var r narRow
+		if err := scan(append(r.dest(), &r.Layout)...); err != nil {
+			return err
+		}
+		n, err := r.nar()
+		list = append(list, *n)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("find NARs %s: %w", hash, err)
+	}
+	return list, nil
+}
+
+const findNARs = `SELECT ` + narColumns + `, n.layout FROM nars n WHERE n.hash = $1 AND EXISTS (
+		SELECT 1 FROM json_each($2) k CROSS JOIN paths p WHERE p.nar_id = n.id AND p.cache_id = k.value)
+	ORDER BY n.verified DESC, n.id LIMIT $3`

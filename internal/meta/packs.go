@@ -1,0 +1,86 @@
+package meta
+
+import (
+	"fmt"
+
+	"github.com/org/attic-action/internal/chunk"
+	"github.com/org/attic-action/internal/pack"
+)
+
+const packColumns = `p.id, p.key, p.sha256, p.size, p.own, p.prev, p.created_at, p.nar_state, p.idx`
+
+// InsertPack adds a pack, sets its ID, and notes where its chunks lie: of one
+// that repeats, the first. It makes nothing visible (see Show). A key that is
+// there already is ErrExists. A pack alone is no promise, so no record.
+func (tx *Tx) InsertPack(p *Pack, entries []pack.Entry) error {
+	if p.CreatedAt.IsZero() {
+		p.CreatedAt = tx.now
+	}
+	var err error
+	p.ID, err = tx.insert(`INSERT INTO packs (key, sha256, size, own, prev, created_at, nar_state, idx) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
+		p.Key, p.SHA256[:], p.Size, p.Own, p.Prev, stamp(p.CreatedAt), notNil(p.NARState), notNil(p.Index))
+	if err != nil {
+		return fmt.Errorf("insert pack %s: %w", p.Key, err)
+	}
+	for i, e := range entries {
+		if e.Kind != chunk.Chunk {
+			continue
+		}
+		_, err := tx.exec(`INSERT INTO chunks (hash, pack_id, entry, size, raw) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (hash, pack_id) DO NOTHING`,
+			e.ID[:], p.ID, i, e.Size, e.Raw)
+		if err != nil {
+			return fmt.Errorf("insert pack %s: entry %d: %w", p.Key, i, err)
+		}
+	}
+	return nil
+}
+
+// Pack reads a pack, whoever may see it.
+func (tx *Tx) Pack(id int64) (*Pack, error) {
+	p, err := tx.pack("SELECT "+packColumns+" FROM packs p WHERE p.id = $1", id)
+	if err != nil {
+		return nil, fmt.Errorf("read pack %d: %w", id, err)
+	}
+	return p, nil
+}
+
+// FindPack finds a pack by its SHA-256 that the cache may see wholly and at
+// present. One that another cache has is not found, as one that nobody has.
+func (tx *Tx) FindPack(sha [32]byte, cache int64) (*Pack, error) {
+	p, err := tx.pack(findPack, sha[:], cache, stamp(tx.now))
+	if err != nil {
+		return nil, fmt.Errorf("find pack %x: %w", sha, err)
+	}
+	return p, nil
+}
+
+const findPack = `SELECT ` + packColumns + ` FROM packs p JOIN visible v ON v.cache_id = $2 AND v.pack_id = p.id
+	WHERE p.sha256 = $1 AND v.bits IS NULL AND (v.until IS NULL OR v.until > $3) ORDER BY p.id LIMIT 1`
+
+func (tx *Tx) pack(query string, args ...any) (*Pack, error) {
+	var p Pack
+	var sha []byte
+	var created int64
+	err := tx.one(query, args, &p.ID, &p.Key, &sha, &p.Size, &p.Own, &p.Prev, &created, &p.NARState, &p.Index)
+	if err != nil {
+		return nil, err
+	}
+	p.CreatedAt = unstamp(created)
+	return &p, scanHash(p.SHA256[:], sha)
+}
+
+// PackKeys gives the object keys of packs; all must exist.
+func (tx *Tx) PackKeys(ids []int64) (map[int64]string, error) {
+	keys := make(map[int64]string, len(ids))
+	for _, id := range ids {
+		if _, ok := keys[id]; ok {
+			continue
+		}
+		var key string
+		if err := tx.one("SELECT key FROM packs WHERE id = $1", []any{id}, &key); err != nil {
+			return nil, fmt.Errorf("read key of pack %d: %w", id, err)
+		}
+		keys[id] = key
+	}
+	return keys, nil
+}

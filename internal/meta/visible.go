@@ -1,0 +1,138 @@
+package meta
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/org/attic-action/internal/chunk"
+)
+
+// maxEntry bounds the bitmaps: a pack has fewer entries.
+const maxEntry = 1 << 24
+
+// locate asks for every id the same: its places, and for each place what each
+// cache sees of the pack. An unknown chunk is asked for in pack 0, which never
+// exists, so that it costs as many look-ups as one that lies where the asker may
+// not see. With an inner join the unknown one would be answered sooner, and a
+// clock would tell who else has a chunk (design §4). coalesce(v.cache_id, -1)
+// keeps the planner from making an inner join of it.
+const locate = `WITH k AS MATERIALIZED (SELECT key AS rank, value AS id FROM json_each($3))
+	SELECT o.i, k.rank, k.id, c.pack_id, c.entry, c.size, c.raw, v.bits
+	FROM ` + batchFrom + `
+	LEFT JOIN chunks c ON c.hash = ` + batchBlob + `
+	CROSS JOIN k
+	LEFT JOIN visible v ON v.cache_id = k.id AND v.pack_id = coalesce(c.pack_id, 0) AND (v.until IS NULL OR v.until > $4)
+	WHERE o.i < $2 AND coalesce(v.cache_id, -1) >= 0`
+
+// Locate finds for each id, in order, a place that one of the caches may see at
+// present; of several the one through the earliest cache of the list, then the
+// oldest pack. An id without one has the zero Place, be it unknown or invisible.
+func (tx *Tx) Locate(caches []int64, ids []chunk.ID) ([]Place, error) {
+	places := make([]Place, len(ids))
+	var ranks [batchKeys]int
+	keys := make([]byte, 0, min(batchKeys, len(ids))*len(chunk.ID{}))
+	list, now := idList(caches), stamp(tx.now)
+	for start := 0; start < len(ids); start += batchKeys {
+		part := ids[start:min(start+batchKeys, len(ids))]
+		keys = keys[:0]
+		for i := range part {
+			keys = append(keys, part[i][:]...)
+		}
+		err := tx.each(locate, []any{keys, len(part), list, now}, func(scan func(...any) error) error {
+			p := Place{Found: true}
+			var i, rank int
+			var bits []byte
+			if err := scan(&i, &rank, &p.Cache, &p.Pack, &p.Entry, &p.Size, &p.Raw, &bits); err != nil {
+				return err
+			}
+			old := &places[start+i]
+			if sees(bits, p.Entry) && (!old.Found || rank < ranks[i] || rank == ranks[i] && p.Pack < old.Pack) {
+				*old, ranks[i] = p, rank
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("locate %d chunks: %w", len(ids), err)
+		}
+	}
+	return places, nil
+}
+
+// sees reads bit entry of a bitmap; nil is the whole pack.
+func sees(bits []byte, entry int32) bool {
+	return bits == nil || int(entry>>3) < len(bits) && bits[entry>>3]&(1<<(entry&7)) != 0
+}
+
+// Show lets a live cache see entries of a pack (nil means the whole pack) until
+// a time (zero means for good). It adds to what the cache sees and never takes
+// away: bitmaps are united, the later time counts, for good stays for good. What
+// has expired counts as never shown. What is for good follows from the paths
+// that are logged, so there is no record of its own.
+func (tx *Tx) Show(cacheID, packID int64, entries []int32, until time.Time) error {
+	if err := tx.show(cacheID, packID, entries, until); err != nil {
+		return fmt.Errorf("show pack %d to cache %d: %w", packID, cacheID, err)
+	}
+	return nil
+}
+
+func (tx *Tx) show(cacheID, packID int64, entries []int32, until time.Time) error {
+	if _, err := tx.liveCache(cacheID); err != nil {
+		return err
+	}
+	bits, err := bitmap(entries)
+	if err != nil {
+		return err
+	}
+	var oldBits []byte
+	var oldUntil *int64
+	end := later(until)
+	err = tx.one("SELECT bits, until FROM visible WHERE cache_id = $1 AND pack_id = $2 AND (until IS NULL OR until > $3)",
+		[]any{cacheID, packID, stamp(tx.now)}, &oldBits, &oldUntil)
+	switch {
+	case errors.Is(err, ErrNotFound):
+	case err != nil:
+		return err
+	default:
+		bits = unite(bits, oldBits)
+		if oldUntil == nil || end != nil && *oldUntil > stamp(until) {
+			end = oldUntil
+		}
+	}
+	_, err = tx.exec(`INSERT INTO visible (cache_id, pack_id, bits, until) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (cache_id, pack_id) DO UPDATE SET bits = excluded.bits, until = excluded.until`,
+		cacheID, packID, bits, end)
+	return err
+}
+
+// bitmap sets a bit for each entry. The result is nil only when entries is.
+func bitmap(entries []int32) ([]byte, error) {
+	if entries == nil {
+		return nil, nil
+	}
+	bits := []byte{}
+	for _, e := range entries {
+		if e < 0 || e >= maxEntry {
+			return nil, fmt.Errorf("entry %d is out of range", e)
+		}
+		if missing := int(e>>3) + 1 - len(bits); missing > 0 {
+			bits = append(bits, make([]byte, missing)...)
+		}
+		bits[e>>3] |= 1 << (e & 7)
+	}
+	return bits, nil
+}
+
+// unite joins two bitmaps into one of them, where nil is all bits.
+func unite(a, b []byte) []byte {
+	if a == nil || b == nil {
+		return nil
+	}
+	if len(a) < len(b) {
+		a, b = b, a
+	}
+	for i := range b {
+		a[i] |= b[i]
+	}
+	return a
+}
