@@ -80,19 +80,13 @@ func claimAttrs(claims map[string]any) []slog.Attr {
 	return attrs
 }
 
-// clean escapes s like quote, without the quotes.
+// clean escapes and bounds s.
 func clean(s string) string {
-	q := quote(s)
-	if end := len(q) - 1; q[end] == '"' {
-		return q[1:end]
-	}
-	return q[1:]
+	q := strconv.QuoteToASCII(s[:min(len(s), maxLogged)])
+	return q[1 : len(q)-1]
 }
 
-func quote(s string) string {
-	const most = 200
-	if len(s) > most {
-		return strconv.QuoteToASCII(s[:most]) + "…"
-	}
-	return strconv.QuoteToASCII(s)
-}
+func quote(s string) string { return `"` + clean(s) + `"` }
+
+// maxLogged bounds a claim in the log, in bytes before escaping.
+const maxLogged = 200
