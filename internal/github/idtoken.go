@@ -51,11 +51,16 @@ func (s Secret) LogValue() slog.Value { return slog.StringValue("[redacted]") }
 // MarshalText keeps encoders from the text.
 func (s Secret) MarshalText() ([]byte, error) { return []byte("[redacted]"), nil }
 
+// CanRequestIDToken reports whether this job may ask for ID tokens.
+func (r *Runner) CanRequestIDToken() bool {
+	return r.Getenv("ACTIONS_ID_TOKEN_REQUEST_URL") != "" && r.Getenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN") != ""
+}
+
 // IDToken asks GitHub for a token that proves to audience which workflow this is. It lives five minutes and is good for
 // one exchange, so every attempt at one asks for its own. The token is masked before it is looked at.
 func (r *Runner) IDToken(ctx context.Context, audience string) (Secret, error) {
 	address, bearer := r.Getenv("ACTIONS_ID_TOKEN_REQUEST_URL"), r.Getenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN")
-	if address == "" || bearer == "" {
+	if !r.CanRequestIDToken() {
 		return Secret{}, ErrNoIDToken
 	}
 	r.Mask(bearer) // the runner has done so; another one might not

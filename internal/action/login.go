@@ -1,0 +1,276 @@
+package action
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/org/attic-action/internal/api"
+	"github.com/org/attic-action/internal/github"
+)
+
+const (
+	answerMax     = 64 << 10         // bytes of an answer that are read
+	loginPatience = 90 * time.Second // how long a server may be asleep, being deployed, or busy
+)
+
+// Login trades GitHub's ID tokens for the cache's tokens. It is safe for concurrent use.
+type Login struct {
+	Server   string
+	Static   github.Secret // used in place of an exchange, if there is one
+	Audience string        // of ID tokens; empty: what the server says
+	Runner   *github.Runner
+	HTTP     *http.Client // follows no redirects, whatever it is set to
+	Now      func() time.Time
+
+	mu      sync.Mutex // held during an exchange: whoever needs the token waits for it
+	current string
+	renew   time.Time // from when on another one is asked for
+	ends    time.Time
+}
+
+// RefusedError is a server that did not accept the ID token.
+type RefusedError struct {
+	Answer api.TokenError
+	Claims []github.Claim // what the server was shown
+}
+
+func (e *RefusedError) Error() string {
+	text := "the cache server refused this workflow: " + clean(e.Answer.Code)
+	if e.Answer.Description != "" {
+		text += ": " + clean(e.Answer.Description)
+	}
+	if e.Answer.RequestID != "" {
+		text += " (request " + clean(e.Answer.RequestID) + ")"
+	}
+	return text
+}
+
+// Block shows the claims, for the server's operator to compare with a policy.
+func (e *RefusedError) Block() string {
+	var b strings.Builder
+	b.WriteString("The cache server refused this workflow. It was shown these claims; a [[trust]] policy of the server must match them:\n")
+	for _, c := range e.Claims {
+		fmt.Fprintf(&b, "  %-20s %s\n", c.Name, clean(c.Value))
+	}
+	if e.Answer.RequestID != "" {
+		fmt.Fprintf(&b, "The server's log says why at request %s.\n", clean(e.Answer.RequestID))
+	}
+	return b.String()
+}
+
+// Token returns a token for the cache, the same one until three quarters of its life are over. It is a
+// client.TokenSource. github.ErrNoIDToken means that this job can't have one.
+func (l *Login) Token(ctx context.Context) (string, error) {
+	if t := l.Static.Reveal(); t != "" {
+		return t, nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.Now()
+	if l.current != "" && now.Before(l.renew) {
+		return l.current, nil
+	}
+	answer, err := l.exchange(ctx)
+	if err != nil {
+		if l.current != "" && now.Before(l.ends) { // it is good for a while; ask again soon
+			l.renew = now.Add(15 * time.Second)
+			return l.current, nil
+		}
+		return "", fmt.Errorf("log in at %s: %w", l.Server, err)
+	}
+	life := time.Duration(answer.ExpiresIn) * time.Second
+	l.current, l.renew, l.ends = answer.AccessToken, now.Add(life*3/4), now.Add(life)
+	return l.current, nil
+}
+
+// exchange asks until there is an answer that asking again won't change. Each attempt has an ID token of its own, for a
+// server accepts one only once, and an answer may have been lost.
+func (l *Login) exchange(ctx context.Context) (api.TokenResponse, error) {
+	deadline := l.Now().Add(loginPatience)
+	for attempt := 0; ; attempt++ {
+		answer, err := l.try(ctx)
+		var again *temporary
+		if err == nil || !errors.As(err, &again) {
+			return answer, err
+		}
+		wait := max(again.after, 500*time.Millisecond<<min(attempt, 4)) // up to 8 s
+		wait += rand.N(wait/2 + 1)                                      // the jobs of a matrix come back apart
+		if l.Now().Add(wait).After(deadline) {
+			return api.TokenResponse{}, err
+		}
+		if attempt == 0 {
+			l.Runner.Printf("%s: %v; trying for %s\n", l.Server, err, loginPatience)
+		}
+		select {
+		case <-ctx.Done():
+			return api.TokenResponse{}, context.Cause(ctx)
+		case <-time.After(wait):
+		}
+	}
+}
+
+// temporary is a failure that another attempt may not have.
+type temporary struct {
+	err   error
+	after time.Duration
+}
+
+func (t *temporary) Error() string { return t.err.Error() }
+func (t *temporary) Unwrap() error { return t.err }
+
+// try makes one attempt.
+func (l *Login) try(ctx context.Context) (api.TokenResponse, error) {
+	var none api.TokenResponse
+	if !l.Runner.CanRequestIDToken() { // before the network: a fork's job has no use for it
+		return none, github.ErrNoIDToken
+	}
+	audience, endpoint, err := l.config(ctx)
+	if err != nil {
+		return none, err
+	}
+	id, err := l.Runner.IDToken(ctx, audience)
+	if err != nil {
+		return none, err
+	}
+	form := url.Values{
+		"grant_type":         {"urn:ietf:params:oauth:grant-type:token-exchange"},
+		"subject_token":      {id.Reveal()},
+		"subject_token_type": {"urn:ietf:params:oauth:token-type:id_token"},
+	}
+	status, body, err := l.call(ctx, http.MethodPost, endpoint, form)
+	if err != nil {
+		return none, fmt.Errorf("exchange the ID token: %w", err)
+	}
+	if status != http.StatusOK {
+		refused := &RefusedError{}
+		if json.Unmarshal(body, &refused.Answer) != nil || refused.Answer.Code == "" {
+			refused.Answer = api.TokenError{Code: fmt.Sprintf("status %d", status)}
+		}
+		refused.Claims, _ = github.Claims(id) // without them the refusal is still one
+		return none, refused
+	}
+	var answer api.TokenResponse
+	err = json.Unmarshal(body, &answer)
+	l.Runner.Mask(answer.AccessToken)
+	if err != nil || answer.AccessToken == "" || strings.ContainsAny(answer.AccessToken, " \t\r\n") || answer.ExpiresIn <= 0 || answer.ExpiresIn > 1<<31 {
+		return none, errors.New("exchange the ID token: the answer holds no token with a life")
+	}
+	return answer, nil
+}
+
+// config asks for the audience of ID tokens and where to exchange them.
+func (l *Login) config(ctx context.Context) (audience, endpoint string, err error) {
+	address, err := api.URL(l.Server, api.OIDCConfigRoute)
+	if err != nil {
+		return "", "", err
+	}
+	status, body, err := l.call(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return "", "", fmt.Errorf("ask how to log in: %w", err)
+	}
+	var c api.TrustConfig
+	if status != http.StatusOK || json.Unmarshal(body, &c) != nil || c.Audience == "" {
+		return "", "", fmt.Errorf("this server takes no ID tokens (status %d); set the input token", status)
+	}
+	if audience, err = l.audience(c.Audience); err != nil {
+		return "", "", err
+	}
+	endpoint, err = api.URL(l.Server, api.OIDCTokenRoute)
+	if c.TokenEndpoint != "" && sameOrigin(c.TokenEndpoint, l.Server) {
+		endpoint = c.TokenEndpoint
+	}
+	return audience, endpoint, err
+}
+
+// audience returns the audience to ask an ID token for. Only the server's own name will do, unless the workflow names another:
+// a server that could choose freely would be handed tokens that are good at somebody else's.
+func (l *Login) audience(announced string) (string, error) {
+	if l.Audience != "" {
+		return l.Audience, nil
+	}
+	a, err := url.Parse(announced)
+	s, _ := url.Parse(l.Server)
+	if err != nil || s == nil || !strings.EqualFold(a.Host, s.Host) {
+		return "", fmt.Errorf("the server asks for an ID token for %q, which is not its own URL; if that is right, set the input audience to it", clean(announced))
+	}
+	return announced, nil
+}
+
+func sameOrigin(a, b string) bool {
+	ua, errA := url.Parse(a)
+	ub, errB := url.Parse(b)
+	return errA == nil && errB == nil && ua.Scheme == ub.Scheme && strings.EqualFold(ua.Host, ub.Host) && ua.User == nil
+}
+
+// call makes one request and reads its answer. A temporary error is one to come back from.
+func (l *Login) call(ctx context.Context, method, address string, form url.Values) (int, []byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	var body io.Reader
+	if form != nil {
+		body = strings.NewReader(form.Encode())
+	}
+	req, err := http.NewRequestWithContext(ctx, method, address, body)
+	if err != nil {
+		return 0, nil, err
+	}
+	req.Header.Set("Accept", "application/json")
+	if form != nil {
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	client := *l.HTTP
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse } // an ID token goes nowhere else
+	res, err := client.Do(req)
+	if err != nil {
+		return 0, nil, worthAnother(err)
+	}
+	defer res.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(res.Body, answerMax+1))
+	switch {
+	case err != nil:
+		return 0, nil, &temporary{err: fmt.Errorf("read the answer: %w", err)}
+	case len(answer) > answerMax:
+		return 0, nil, fmt.Errorf("the answer is longer than %d bytes", answerMax)
+	case res.StatusCode == http.StatusTooManyRequests || res.StatusCode >= 500:
+		after, _ := strconv.Atoi(res.Header.Get("Retry-After"))
+		return 0, nil, &temporary{fmt.Errorf("status %d", res.StatusCode), time.Duration(min(max(after, 0), 120)) * time.Second}
+	}
+	return res.StatusCode, answer, nil
+}
+
+// worthAnother marks a failed connection as temporary, unless it is a name that nobody has or a certificate that
+// nobody should accept.
+func worthAnother(err error) error {
+	var dns *net.DNSError
+	var certificate *tls.CertificateVerificationError
+	if errors.As(err, &dns) && dns.IsNotFound || errors.As(err, &certificate) {
+		return err
+	}
+	return &temporary{err: err}
+}
+
+// clean makes a stranger's text fit for a line of a log.
+func clean(s string) string {
+	const most = 300
+	if len(s) > most {
+		s = s[:most] + "…"
+	}
+	return strings.Map(func(c rune) rune {
+		if c < ' ' || c == 0x7f {
+			return ' '
+		}
+		return c
+	}, strings.ToValidUTF8(s, "\uFFFD"))
+}
