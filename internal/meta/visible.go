@@ -18,7 +18,7 @@ const maxEntry = 1 << 24
 // clock would tell who else has a chunk (design §4). coalesce(v.cache_id, -1)
 // keeps the planner from making an inner join of it.
 const locate = `WITH k AS MATERIALIZED (SELECT key AS rank, value AS id FROM json_each($3))
-	SELECT o.i, k.rank, k.id, c.pack_id, c.entry, c.size, c.raw, v.bits
+	SELECT o.i, k.rank, k.id, c.pack_id, c.entry, c.size, c.raw, v.bits IS NULL, v.bits
 	FROM ` + batchFrom + `
 	LEFT JOIN chunks c ON c.hash = ` + batchBlob + `
 	CROSS JOIN k
@@ -42,12 +42,13 @@ func (tx *Tx) Locate(caches []int64, ids []chunk.ID) ([]Place, error) {
 		err := tx.each(locate, []any{keys, len(part), list, now}, func(scan func(...any) error) error {
 			p := Place{Found: true}
 			var i, rank int
+			var whole bool // asked for on its own: the driver reads an empty bitmap as nil
 			var bits []byte
-			if err := scan(&i, &rank, &p.Cache, &p.Pack, &p.Entry, &p.Size, &p.Raw, &bits); err != nil {
+			if err := scan(&i, &rank, &p.Cache, &p.Pack, &p.Entry, &p.Size, &p.Raw, &whole, &bits); err != nil {
 				return err
 			}
 			old := &places[start+i]
-			if sees(bits, p.Entry) && (!old.Found || rank < ranks[i] || rank == ranks[i] && p.Pack < old.Pack) {
+			if (whole || sees(bits, p.Entry)) && (!old.Found || rank < ranks[i] || rank == ranks[i] && p.Pack < old.Pack) {
 				*old, ranks[i] = p, rank
 			}
 			return nil
@@ -59,16 +60,17 @@ func (tx *Tx) Locate(caches []int64, ids []chunk.ID) ([]Place, error) {
 	return places, nil
 }
 
-// sees reads bit entry of a bitmap; nil is the whole pack.
+// sees reads bit entry of a bitmap.
 func sees(bits []byte, entry int32) bool {
-	return bits == nil || int(entry>>3) < len(bits) && bits[entry>>3]&(1<<(entry&7)) != 0
+	return int(entry>>3) < len(bits) && bits[entry>>3]&(1<<(entry&7)) != 0
 }
 
-// Show lets a live cache see entries of a pack (nil means the whole pack) until
-// a time (zero means for good). It adds to what the cache sees and never takes
-// away: bitmaps are united, the later time counts, for good stays for good. What
-// has expired counts as never shown. What is for good follows from the paths
-// that are logged, so there is no record of its own.
+// Show lets a live cache see entries of a pack until a time. Nil entries mean
+// the whole pack, an empty list changes nothing; the zero time means for good.
+// It adds to what the cache sees and never takes away: bitmaps are united, the
+// later time counts, for good stays for good. What has expired counts as never
+// shown. What is for good follows from the paths that are logged, so there is no
+// record of its own.
 func (tx *Tx) Show(cacheID, packID int64, entries []int32, until time.Time) error {
 	if err := tx.show(cacheID, packID, entries, until); err != nil {
 		return fmt.Errorf("show pack %d to cache %d: %w", packID, cacheID, err)
@@ -79,6 +81,9 @@ func (tx *Tx) Show(cacheID, packID int64, entries []int32, until time.Time) erro
 func (tx *Tx) show(cacheID, packID int64, entries []int32, until time.Time) error {
 	if _, err := tx.liveCache(cacheID); err != nil {
 		return err
+	}
+	if entries != nil && len(entries) == 0 {
+		return nil
 	}
 	bits, err := bitmap(entries)
 	if err != nil {
@@ -105,7 +110,8 @@ func (tx *Tx) show(cacheID, packID int64, entries []int32, until time.Time) erro
 	return err
 }
 
-// bitmap sets a bit for each entry. The result is nil only when entries is.
+// bitmap sets a bit for each entry. The result is nil, the whole pack, only when
+// entries is nil, and never empty.
 func bitmap(entries []int32) ([]byte, error) {
 	if entries == nil {
 		return nil, nil
