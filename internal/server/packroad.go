@@ -191,12 +191,6 @@ func (s *Server) closure(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
-// serveOIDC hands the token exchange its requests.
-func (s *Server) serveOIDC(w http.ResponseWriter, r *http.Request) error {
-	s.OIDC.ServeHTTP(w, r)
-	return nil
-}
-
 func tooLargeJSON(limit int64) error {
 	return &statusError{status: http.StatusRequestEntityTooLarge, name: api.RequestError,
 		msg: fmt.Sprintf("The request is larger than the limit of %d bytes.", limit)}

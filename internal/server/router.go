@@ -120,11 +120,21 @@ func (s *Server) buildRoutes() routes {
 		paths:         &route{"/_api/v1/cache/{cache}/paths", []method{post(s.commitPaths)}},
 		closure:       &route{"/_api/v1/cache/{cache}/closure", []method{post(s.closure)}},
 	}
-	if s.OIDC != nil {
-		rt.oidcConfig = &route{"/_api/v1/oidc/config", []method{get(s.serveOIDC)}}
-		rt.oidcToken = &route{"/_api/v1/oidc/token", []method{post(s.serveOIDC)}}
+	if s.TrustConfig != nil {
+		rt.oidcConfig = &route{"/_api/v1/oidc/config", []method{get(delegate(s.TrustConfig))}}
+	}
+	if s.TokenExchange != nil {
+		rt.oidcToken = &route{"/_api/v1/oidc/token", []method{post(delegate(s.TokenExchange))}}
 	}
 	return rt
+}
+
+// delegate makes a handler of one that answers everything itself.
+func delegate(h http.Handler) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		h.ServeHTTP(w, r)
+		return nil
+	}
 }
 
 // dispatch finds the route of r and runs its handler.

@@ -46,7 +46,8 @@ func (s *Server) serve(rw http.ResponseWriter, r *http.Request) {
 	}
 	caller := s.identify(r)
 	rec.subject = caller.subject()
-	r = r.WithContext(context.WithValue(r.Context(), callerKey{}, caller))
+	ctx := context.WithValue(r.Context(), callerKey{}, caller)
+	r = r.WithContext(context.WithValue(ctx, requestIDKey{}, rec.id))
 	if err := s.dispatch(w, r, rec); err != nil {
 		s.fail(w, r, rec, err)
 	}
@@ -131,4 +132,13 @@ func newRequestID() string {
 	var b [8]byte
 	rand.Read(b[:]) // never fails: crypto/rand ends the program instead
 	return hex.EncodeToString(b[:])
+}
+
+type requestIDKey struct{}
+
+// RequestID is the id that the server gave a request on its way in: the one in
+// its log line and in the X-Request-Id header of the answer.
+func RequestID(r *http.Request) string {
+	id, _ := r.Context().Value(requestIDKey{}).(string)
+	return id
 }

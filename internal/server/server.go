@@ -63,9 +63,9 @@ type Server struct {
 	Auth  *token.Authority
 	Root  seal.RootKey // opens and seals the caches' private keys
 
-	// OIDC answers /_api/v1/oidc/config and /_api/v1/oidc/token. Nil means
-	// that there are no such routes.
-	OIDC http.Handler
+	// TrustConfig and TokenExchange answer /_api/v1/oidc/config and
+	// /_api/v1/oidc/token. Nil means that there are no such routes.
+	TrustConfig, TokenExchange http.Handler
 
 	AllowedHosts        []string // exact values of Host; empty means all
 	APIEndpoint         string   // ends in "/"; empty means by Host

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/org/attic-action/internal/api"
+	"github.com/org/attic-action/internal/config"
+	"github.com/org/attic-action/internal/exchange"
+	"github.com/org/attic-action/internal/meta"
+	"github.com/org/attic-action/internal/oidc"
+	"github.com/org/attic-action/internal/server"
+	"github.com/org/attic-action/internal/trust"
+)
+
+// mountExchange adds the routes that trade ID tokens for access tokens, where
+// an audience is known: without one, a token meant for another server would do.
+func mountExchange(s *server.Server, cfg *config.Server) error {
+	if cfg.OIDC.Audience == "" {
+		return nil
+	}
+	issuers := make([]oidc.Issuer, len(cfg.OIDC.Issuers))
+	for i, is := range cfg.OIDC.Issuers {
+		issuers[i] = oidc.Issuer{URL: is.URL, JWKSFile: is.JWKSFile, AllowInsecure: is.AllowInsecure}
+	}
+	verifier, err := oidc.New(oidc.Config{Issuers: issuers, Audience: cfg.OIDC.Audience, Log: s.Log})
+	if err != nil {
+		return fmt.Errorf("set up oidc: %w", err)
+	}
+	policies, err := trust.Compile(cfg.Trust)
+	if err != nil {
+		return fmt.Errorf("compile trust: %w", err)
+	}
+	endpoint := cfg.APIEndpoint
+	if endpoint == "" {
+		endpoint = cfg.OIDC.Audience + "/"
+	}
+	url, err := api.URL(endpoint, api.OIDCTokenRoute)
+	if err != nil {
+		return fmt.Errorf("set up oidc: %w", err)
+	}
+	x := &exchange.Exchange{
+		Verifier: verifier, Policies: policies, Authority: s.Auth, Endpoint: url,
+		Seen: seen{s.DB}, RequestID: server.RequestID, Log: s.Log,
+	}
+	s.TrustConfig, s.TokenExchange = x.ConfigHandler(), x.TokenHandler()
+	return nil
+}
+
+// seen keeps used ID tokens in the database.
+type seen struct{ db *meta.DB }
+
+func (s seen) Use(ctx context.Context, issuer, jti string, until time.Time) error {
+	err := s.db.Update(ctx, func(tx *meta.Tx) error { return tx.SeenToken(issuer, jti, until) })
+	if errors.Is(err, meta.ErrExists) {
+		return exchange.ErrReplayed
+	}
+	return err
+}

@@ -1,0 +1,136 @@
+// Command attic-server is a Nix binary cache that speaks Attic's protocol.
+//
+//	attic-server                     serve, with what it finds or makes
+//	attic-server -f server.toml      serve as the file says
+//	attic-server make-token …        print an access token
+//	attic-server check-config        read the configuration and stop
+//
+// Called as atticd or atticadm it takes what those take, for scripts written
+// for Attic.
+//
+// It exits 0 when it was asked to stop, 1 with one line when it could not do
+// its work, and 2 when it was called the wrong way.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the linker.
+var version = "0.1.0"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// A second signal ends the program at once.
+	context.AfterFunc(ctx, stop)
+	p := &program{args: os.Args, getenv: os.Getenv, stdout: os.Stdout, stderr: os.Stderr}
+	os.Exit(p.run(ctx))
+}
+
+// program is one call of the command, with all that it takes from outside.
+type program struct {
+	args           []string
+	getenv         func(string) string
+	stdout, stderr io.Writer
+
+	listening func(addr string) // tests learn the port here; may be nil
+
+	file, data, logFormat string // persistent flags
+	listen, mode          string
+}
+
+// usageError is a wrong call: exit status 2.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// hintError has a second line that says what to do.
+type hintError struct {
+	error
+	hint string
+}
+
+func (e hintError) Unwrap() error { return e.error }
+
+func (p *program) run(ctx context.Context) int {
+	err := p.command().ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintf(p.stderr, "attic-server: %s\n", oneLine(err.Error()))
+	var hint hintError
+	if errors.As(err, &hint) {
+		fmt.Fprintf(p.stderr, "hint: %s\n", hint.hint)
+	}
+	var usage usageError
+	if errors.As(err, &usage) || strings.HasPrefix(err.Error(), "unknown command ") {
+		return 2
+	}
+	return 1
+}
+
+// oneLine keeps an error on its line, whatever a file or a client put into it.
+func oneLine(s string) string {
+	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' }), " ")
+}
+
+// command is the tree of commands, by the name the program was called with.
+func (p *program) command() *cobra.Command {
+	name := strings.TrimSuffix(filepath.Base(p.args[0]), ".exe")
+	root := &cobra.Command{
+		Use:           "attic-server",
+		Short:         "A Nix binary cache that speaks Attic's protocol",
+		Version:       version,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          noArgs,
+	}
+	root.SetVersionTemplate("attic-server {{.Version}}\n")
+	root.Flags().BoolP("version", "V", false, "print the version")
+	root.SetArgs(p.args[1:])
+	root.SetOut(p.stdout)
+	root.SetErr(p.stderr)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.CompletionOptions.DisableDefaultCmd = true
+	flags := root.PersistentFlags()
+	flags.StringVarP(&p.file, "config", "f", "", "server.toml to read")
+	flags.StringVar(&p.data, "data", "", "directory of the database and the packs")
+	flags.StringVar(&p.logFormat, "log-format", "text", "text or json")
+	root.AddCommand(p.makeToken())
+	if name == "atticadm" {
+		root.Use, root.Short = "atticadm", "Make access tokens"
+		root.RunE = func(*cobra.Command, []string) error { return usageError{errors.New("no command; there is make-token")} }
+		return root
+	}
+	serve := &cobra.Command{Use: "serve", Short: "Answer requests (the default)", Args: noArgs, RunE: p.serve}
+	p.serveFlags(root)
+	p.serveFlags(serve)
+	root.RunE = p.serve
+	root.AddCommand(serve, &cobra.Command{Use: "check-config", Args: noArgs, RunE: p.checkConfig,
+		Short: "Read the configuration, keys included, and stop"})
+	return root
+}
+
+func (p *program) serveFlags(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&p.listen, "listen", "l", "", "IP:port to listen on")
+	cmd.Flags().StringVar(&p.mode, "mode", "monolithic", strings.Join(modes, ", "))
+	cmd.Flags().Bool("tokio-console", false, "")
+	_ = cmd.Flags().MarkHidden("tokio-console") // atticd's; the flag exists, so this can't fail
+}
+
+func noArgs(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError{fmt.Errorf("unexpected argument %q", args[0])}
+	}
+	return nil
+}

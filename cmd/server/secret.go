@@ -1,0 +1,86 @@
+package main
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/org/attic-action/internal/config"
+	"github.com/org/attic-action/internal/token"
+)
+
+// secretFile is the name of the token secret that a server on one disk makes
+// for itself.
+const secretFile = "token-secret"
+
+// ensureSecret gives a configuration without keys the secret that lies beside
+// the data, and makes it on the first call. Where contents are in a bucket, a
+// secret on the volume would be lost with the volume, and with it the bucket's
+// keys; so there it must be given.
+func ensureSecret(cfg *config.Server) error {
+	if len(cfg.JWT.Keys) > 0 {
+		return nil
+	}
+	if cfg.Storage.Type != config.Local || cfg.Data == "" {
+		return hintError{errors.New("no token secret is configured"),
+			"set ATTIC_SERVER_TOKEN_HS256_SECRET_BASE64 to the output of: openssl rand -base64 64"}
+	}
+	file := filepath.Join(cfg.Data, secretFile)
+	secret, err := readSecret(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := makeSecret(file); err != nil {
+			return fmt.Errorf("make token secret: %w", err)
+		}
+		secret, err = readSecret(file)
+	}
+	if err != nil {
+		return fmt.Errorf("read token secret: %w", err)
+	}
+	key, err := token.HS256(secret)
+	if err != nil {
+		return fmt.Errorf("use token secret %s: %w", file, err)
+	}
+	cfg.JWT.Keys = []token.Key{key}
+	return nil
+}
+
+func readSecret(file string) ([]byte, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	secret, err := base64.StdEncoding.DecodeString(string(bytes.TrimSpace(text)))
+	if err != nil || len(secret) < 32 {
+		return nil, fmt.Errorf("%s: not the base64 of 32 bytes or more", file)
+	}
+	return secret, nil
+}
+
+// makeSecret writes a new secret, unless another process was faster: two
+// programs that start at once end up with one secret.
+func makeSecret(file string) error {
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		return err
+	}
+	var secret [64]byte
+	rand.Read(secret[:]) // never fails: crypto/rand ends the program instead
+	tmp, err := os.CreateTemp(filepath.Dir(file), secretFile+"-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name())
+	_, err = fmt.Fprintln(tmp, base64.StdEncoding.EncodeToString(secret[:]))
+	err = errors.Join(err, tmp.Sync(), tmp.Close())
+	if err != nil {
+		return err
+	}
+	if err := os.Link(tmp.Name(), file); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}

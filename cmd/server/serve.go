@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/org/attic-action/internal/config"
+	"github.com/org/attic-action/internal/token"
+)
+
+// modes are atticd's.
+var modes = []string{"monolithic", "api-server", "db-migrations", "check-config", "garbage-collector", "garbage-collector-once"}
+
+func (p *program) load() (*config.Server, error) {
+	cfg, err := config.Load(config.Options{
+		File:   p.file,
+		Base64: p.getenv("ATTIC_SERVER_CONFIG_BASE64"),
+		Getenv: p.getenv,
+		Data:   p.data,
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range cfg.Warnings {
+		fmt.Fprintf(p.stderr, "attic-server: warning: %s\n", oneLine(w))
+	}
+	return cfg, nil
+}
+
+func authority(cfg *config.Server) *token.Authority {
+	return &token.Authority{Keys: cfg.JWT.Keys, Issuer: cfg.JWT.Issuer, Audiences: cfg.JWT.Audiences}
+}
+
+func (p *program) checkConfig(*cobra.Command, []string) error {
+	_, err := p.load()
+	return err
+}
+
+func (p *program) serve(cmd *cobra.Command, _ []string) error {
+	if !slices.Contains(modes, p.mode) {
+		return usageError{fmt.Errorf("--mode %q: not one of %s", p.mode, strings.Join(modes, ", "))}
+	}
+	if p.listen != "" {
+		if err := config.CheckListen(p.listen); err != nil {
+			return usageError{fmt.Errorf("--listen: %w", err)}
+		}
+	}
+	log, err := p.logger()
+	if err != nil {
+		return err
+	}
+	cfg, err := p.load()
+	if err != nil || p.mode == "check-config" {
+		return err
+	}
+	if strings.HasPrefix(p.mode, "garbage-collector") {
+		return errors.New("--mode " + p.mode + ": this version does not collect garbage yet; nothing was done")
+	}
+	if err := ensureSecret(cfg); err != nil {
+		return err
+	}
+	if p.listen != "" {
+		cfg.Listen = p.listen
+	}
+	if p.getenv("GOGC") == "" {
+		debug.SetGCPercent(50) // the server's live memory is small and its machines are, too
+	}
+	return p.listenAndServe(cmd.Context(), cfg, log)
+}
+
+func (p *program) logger() (*slog.Logger, error) {
+	switch p.logFormat {
+	case "text":
+		return slog.New(slog.NewTextHandler(p.stderr, nil)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(p.stderr, nil)), nil
+	}
+	return nil, usageError{fmt.Errorf("--log-format %q: not text or json", p.logFormat)}
+}
+
+func (p *program) listenAndServe(ctx context.Context, cfg *config.Server, log *slog.Logger) (err error) {
+	// The port first: a second server on a machine must fail before it opens the first one's database.
+	ln, err := p.bind(cfg)
+	if err != nil {
+		return err
+	}
+	st, err := openStack(ctx, cfg, log)
+	if err != nil {
+		_ = ln.Close() // nothing was accepted
+		return err
+	}
+	defer func() { err = errors.Join(err, st.close()) }()
+	if p.mode == "db-migrations" {
+		return ln.Close()
+	}
+	p.welcome(cfg, ln.Addr())
+	if p.listening != nil {
+		p.listening(ln.Addr().String())
+	}
+	return st.server.Serve(ctx, ln)
+}
+
+func (p *program) bind(cfg *config.Server) (net.Listener, error) {
+	ln, err := net.Listen("tcp", cfg.Listen)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, hintError{fmt.Errorf("listen on %s: the address is in use", cfg.Listen),
+			"another server runs there; choose another address with --listen IP:port"}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", cfg.Listen, err)
+	}
+	return ln, nil
+}
+
+// welcome says where the server is and how to get a token.
+func (p *program) welcome(cfg *config.Server, addr net.Addr) {
+	fmt.Fprintf(p.stderr, "attic-server %s listens on http://%s/\n", version, addr)
+	if !slices.ContainsFunc(cfg.JWT.Keys, token.Key.CanSign) {
+		return
+	}
+	self := "attic-server"
+	if exe, err := os.Executable(); err == nil {
+		self = exe
+	}
+	where := " --data " + shellQuote(absolute(cfg.Data))
+	if p.file != "" {
+		where = " -f " + shellQuote(absolute(p.file))
+	}
+	fmt.Fprintf(p.stderr, "A token that may do everything, for a year:\n  %s make-token%s --sub me --validity 1y", shellQuote(self), where)
+	for _, pf := range permFlags {
+		fmt.Fprintf(p.stderr, " --%s '*'", pf.name)
+	}
+	fmt.Fprintln(p.stderr)
+}
+
+func absolute(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
+	}
+	return path
+}
+
+// shellQuote quotes what a shell would not take as one plain word.
+func shellQuote(s string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+:@%,=", r)
+	}
+	if s != "" && strings.TrimFunc(s, plain) == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/org/attic-action/internal/blob/disk"
+	"github.com/org/attic-action/internal/config"
+	"github.com/org/attic-action/internal/depot"
+	"github.com/org/attic-action/internal/ledger"
+	"github.com/org/attic-action/internal/meta"
+	"github.com/org/attic-action/internal/seal"
+	"github.com/org/attic-action/internal/server"
+	"github.com/org/attic-action/internal/spool"
+)
+
+// spoolReserve is how much of the volume uploads leave to the database.
+const spoolReserve = 256 << 20
+
+// stack is everything below HTTP, open.
+type stack struct {
+	db     *meta.DB
+	lock   *os.File
+	server *server.Server
+}
+
+// openStack opens what the configuration names, from the bottom up.
+func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *stack, err error) {
+	st := &stack{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, st.close())
+		}
+	}()
+	if cfg.Storage.Type != config.Local {
+		return nil, fmt.Errorf("storage type %q: this version stores on a local disk only", cfg.Storage.Type)
+	}
+	file := cfg.Database.File
+	if err := checkDatabase(ctx, cfg.Database); err != nil {
+		return nil, err
+	}
+	if st.lock, err = lockData(file); err != nil {
+		return nil, err
+	}
+	store, err := disk.New(cfg.Storage.Path)
+	if err != nil {
+		return nil, err
+	}
+	secrets := cfg.Secrets()
+	if len(secrets) == 0 {
+		return nil, hintError{errors.New("only a public key is configured, so nothing protects the caches' signing keys"),
+			"set ATTIC_SERVER_ROOT_KEY to the output of: openssl rand -base64 32"}
+	}
+	root, err := seal.Load(ctx, store, secrets, rand.Reader)
+	if errors.Is(err, seal.ErrWrongSecret) {
+		return nil, hintError{err, "the token secret changed: start once with the old one"}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("load root key: %w", err)
+	}
+	journal := &ledger.Log{Blobs: store, Epoch: 1}
+	if st.db, err = meta.Open(ctx, file, meta.Options{Journal: journal, Log: log}); err != nil {
+		return nil, err
+	}
+	dp := &depot.Depot{DB: st.db, Blobs: store, Cut: cfg.Chunking, Log: log}
+	if dp.Spool, err = openSpool(cfg); err != nil {
+		return nil, err
+	}
+	st.server = &server.Server{
+		DB: st.db, Depot: dp, Auth: authority(cfg), Root: root,
+		AllowedHosts: cfg.AllowedHosts, APIEndpoint: cfg.APIEndpoint, SubstituterEndpoint: cfg.SubstituterEndpoint,
+		SoftDelete: cfg.SoftDeleteCaches, WaivePossession: !cfg.RequireProof, MaxNarInfoSize: max(cfg.MaxNarInfoSize, 1),
+		Cut: cfg.Chunking, Now: time.Now, Log: log,
+	}
+	return st, mountExchange(st.server, cfg)
+}
+
+func (st *stack) close() error {
+	var err error
+	if st.db != nil {
+		err = st.db.Close()
+	}
+	if st.lock != nil {
+		err = errors.Join(err, st.lock.Close()) // which unlocks it
+	}
+	return err
+}
+
+// openSpool makes the directory for bytes under way, beside the packs, so that
+// a finished pack is linked and not copied.
+func openSpool(cfg *config.Server) (*spool.Dir, error) {
+	dir := filepath.Join(cfg.Storage.Path, ".spool")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make spool: %w", err)
+	}
+	return &spool.Dir{Path: dir, Budget: 2 << 30, Reserve: spoolReserve}, nil
+}
+
+// checkDatabase refuses a file that is not there and may not be made, and a
+// database of Attic: ours has other tables, and once the data of the two are
+// mixed nobody can tell them apart.
+func checkDatabase(ctx context.Context, d config.Database) error {
+	if d.File == ":memory:" {
+		return nil
+	}
+	_, err := os.Stat(d.File)
+	if errors.Is(err, fs.ErrNotExist) && !d.Create {
+		return hintError{fmt.Errorf("there is no database %s", d.File), "its url needs ?mode=rwc for it to be made"}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look at database: %w", err)
+	}
+	if isAttics(ctx, d.File) {
+		return hintError{fmt.Errorf("%s is a database of Attic; nothing in it was touched", d.File),
+			"give another database.url, or another directory with --data"}
+	}
+	return nil
+}
+
+// isAttics looks for Attic's tables. Whatever else is wrong with the file,
+// opening it will say.
+func isAttics(ctx context.Context, file string) bool {
+	if abs, err := filepath.Abs(file); err == nil {
+		file = abs
+	}
+	// immutable: not even a WAL file is made beside it.
+	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: file}).EscapedPath()+"?mode=ro&immutable=1")
+	if err != nil {
+		return false
+	}
+	defer db.Close()
+	var n int
+	err = db.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN ('object', 'chunkref')").Scan(&n)
+	return err == nil && n == 2
+}
