@@ -1,0 +1,133 @@
+// Package config reads server.toml, as Attic's servers have it and with tables of
+// our own, and the environment.
+//
+//	listen, allowed-hosts, api-endpoint, substituter-endpoint, soft-delete-caches,
+//	require-proof-of-possession, max-nar-info-size
+//	[database] [storage] [chunking] [compression] [garbage-collection]
+//	[jwt] [jwt.signing]                                  Attic's, all of them
+//	[oidc] [[oidc.issuer]] [[trust]]                     ours
+//
+// A file written for Attic works as it is. What has another meaning here, or
+// none, is told by a warning and never refused; what cannot be meant is an error
+// that names the file, the line, the key and what to write in its place. Nothing
+// but the file itself is read or made: check-config runs in sandboxes where the
+// database and the secrets are not.
+package config
+
+import (
+	"time"
+
+	"github.com/org/attic-action/internal/chunk"
+	"github.com/org/attic-action/internal/token"
+	"github.com/org/attic-action/internal/trust"
+)
+
+// Server is a checked configuration.
+type Server struct {
+	File                string // what it came from; empty: nothing was configured at all
+	Data                string // directory of what has no place of its own
+	Listen              string // numeric IP:port
+	AllowedHosts        []string
+	APIEndpoint         string // with its last slash; empty: made from the request
+	SubstituterEndpoint string // the same
+	SoftDeleteCaches    bool
+	RequireProof        bool  // of possession, by stock uploads of what is there already
+	MaxNarInfoSize      int64 // bytes
+	Database            Database
+	Storage             Storage
+	Chunking            chunk.Params
+	Compression         Compression
+	GC                  GC
+	JWT                 JWT
+	RootKey             Secret // ATTIC_SERVER_ROOT_KEY, for servers that have a public key only
+	OIDC                OIDC
+	Trust               []trust.Policy // each has been compiled once, so they are right
+	Warnings            []string       // one line each
+}
+
+// Database is where metadata is.
+type Database struct {
+	URL       string
+	File      string // SQLite's; ":memory:"
+	Create    bool   // make the file if it is not there (mode=rwc)
+	Heartbeat bool
+}
+
+// Types of Storage.
+const (
+	Local = "local"
+	S3    = "s3"
+)
+
+// Storage is where packs and the log are.
+type Storage struct {
+	Type   string // Local or S3
+	Path   string // of Local
+	Region string // this and what follows: of S3
+	Bucket string
+	// Endpoint is empty for AWS itself; otherwise buckets are addressed by path.
+	Endpoint string
+	// AccessKeyID is empty when credentials are to be found as AWS's tools find them.
+	AccessKeyID     string
+	SecretAccessKey Secret
+}
+
+// Compression is what Attic would store chunks with. Packs are always zstd.
+type Compression struct {
+	Type  string // none, brotli, zstd, xz
+	Level *int64
+}
+
+// GC says when to collect garbage.
+type GC struct {
+	Interval  time.Duration // 0: never by itself
+	Retention time.Duration // of caches that have none of their own; 0: for ever
+}
+
+// JWT says how tokens are verified and signed.
+type JWT struct {
+	Issuer    string
+	Audiences []string // nil: not bound
+	// Keys is empty when neither file nor environment has any: then a server on one
+	// disk makes a secret and keeps it beside the data; any other must refuse to start.
+	Keys []token.Key
+}
+
+// OIDC says whose ID tokens may be exchanged.
+type OIDC struct {
+	Audience string
+	Issuers  []Issuer // GitHub's is always among them
+}
+
+// Issuer is one [[oidc.issuer]].
+type Issuer struct {
+	URL           string
+	JWKSFile      string // keys from a file in place of the network
+	AllowInsecure bool   // http or a private address
+}
+
+// Secrets lists what root keys are wrapped with.
+func (s *Server) Secrets() [][]byte {
+	var secrets [][]byte
+	for _, k := range s.JWT.Keys {
+		if secret := k.Secret(); secret != nil {
+			secrets = append(secrets, secret)
+		}
+	}
+	if len(s.RootKey) > 0 {
+		secrets = append(secrets, s.RootKey)
+	}
+	return secrets
+}
+
+// Secret is text that does not print.
+type Secret []byte
+
+// String hides the secret.
+func (Secret) String() string { return "[redacted]" }
+
+// GoString hides the secret.
+func (Secret) GoString() string { return "[redacted]" }
+
+// MarshalText hides the secret.
+func (Secret) MarshalText() ([]byte, error) { return []byte("[redacted]"), nil }
