@@ -34,7 +34,7 @@ type StatusError struct {
 func (e *StatusError) Error() string {
 	at := fmt.Sprintf("%s %s: ", e.Method, e.URL.Redacted())
 	if e.API != nil {
-		return at + clean(e.API.Name, 60) + ": " + clean(e.API.Message, 400)
+		return at + Clean(e.API.Name, 60) + ": " + Clean(e.API.Message, 400)
 	}
 	at += fmt.Sprintf("%d %s", e.Status, http.StatusText(e.Status))
 	if e.Location != nil {
@@ -69,7 +69,7 @@ func statusError(resp *http.Response, body []byte) *StatusError {
 	if api, ok := api.DecodeError(body); ok {
 		e.API = api
 	} else {
-		e.Text = clean(string(body), 200)
+		e.Text = Clean(string(body), 200)
 	}
 	if resp.StatusCode/100 == 3 {
 		e.Location, _ = resp.Location() // nil: a redirect without a target
@@ -77,9 +77,9 @@ func statusError(resp *http.Response, body []byte) *StatusError {
 	return e
 }
 
-// clean makes text of a stranger fit for one line of a terminal: no control
+// Clean makes text of a stranger fit for one line of a terminal: no control
 // characters (escape sequences), no line breaks, at most max bytes.
-func clean(s string, max int) string {
+func Clean(s string, max int) string {
 	s = strings.Join(strings.FieldsFunc(s, func(r rune) bool {
 		return unicode.IsSpace(r) || !unicode.IsPrint(r) || r == utf8.RuneError
 	}), " ")

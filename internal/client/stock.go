@@ -65,7 +65,7 @@ func (c *Client) MissingPaths(ctx context.Context, cache string, hashes []string
 	missing := make(map[string]bool, len(answer.MissingPaths))
 	for _, h := range answer.MissingPaths {
 		if !asked[h] {
-			return nil, fmt.Errorf("ask for missing paths: %w: %q was not asked for", ErrAnswer, clean(h, 64))
+			return nil, fmt.Errorf("ask for missing paths: %w: %q was not asked for", ErrAnswer, Clean(h, 64))
 		}
 		missing[h] = true
 	}

@@ -145,10 +145,13 @@ type sentBody struct {
 func (b *sentBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.wire.sent.Add(int64(n))
-	if err != nil {
-		b.dog.wait(b.wire.answer) // all is sent; the server may have work to do before it answers
-	} else {
+	switch {
+	case err == nil:
 		b.dog.wait(b.wire.stall)
+	case err == io.EOF:
+		b.dog.wait(b.wire.answer) // all is sent; the server may have work to do before it answers
+	default:
+		err = fmt.Errorf("%w: %w", errBody, err) // not the network's fault
 	}
 	return n, err
 }
