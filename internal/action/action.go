@@ -155,7 +155,7 @@ func (a *Action) refused(err error) error {
 func (a *Action) choose(ctx context.Context, in Inputs) ([]nixcli.Host, error) {
 	names, err := a.Nix.Hosts(ctx, in.Flake)
 	if err != nil {
-		return nil, fmt.Errorf("list the hosts of %s: %w", in.Flake, err)
+		return nil, err
 	}
 	chosen := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return !in.Hosts.Match(n) })
 	if len(chosen) == 0 {

@@ -31,7 +31,10 @@ func evaluate(ctx context.Context, n Nix, flake string, names []string) ([]nixcl
 				return context.Cause(ctx)
 			}
 			h, err := n.EvalHost(ctx, flake, name)
-			h.Name, h.Err = name, errors.Join(h.Err, err)
+			h.Name = name
+			if err != nil { // the same as h.Err, if that is set
+				h.Err = err
+			}
 			if h.Err == nil && (h.DrvPath == "" || h.System == "") {
 				h.Err = errors.New("it evaluates to no derivation")
 			}

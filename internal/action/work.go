@@ -35,7 +35,7 @@ func (a *Action) work(ctx context.Context, hosts []nixcli.Host, pusher Pusher) (
 		row.Name, row.System = h.Name, h.System
 		switch {
 		case h.Err != nil:
-			a.fail(row, fmt.Errorf("does not evaluate: %w", h.Err))
+			a.fail(row, h.Err)
 		case !slices.Contains(systems, h.System):
 			row.Result, row.Reason = report.Skipped, fmt.Sprintf("it is built on %s, and this machine builds for %s", h.System, strings.Join(systems, ", "))
 			a.Runner.Notice(h.Name+" skipped", h.Name+": "+row.Reason)
