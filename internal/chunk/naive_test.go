@@ -82,7 +82,7 @@ func naiveChunk(p Params, s string) int {
 	}
 	var h uint64
 	for i := p.Min; i < len(s) && i < p.Max; i++ {
-		h = 2*h + naiveGear(s[i])
+		h = 2*h + naiveGears[s[i]]
 		zeros := bits + 1
 		if i >= p.Avg {
 			zeros = bits - 1
@@ -94,17 +94,13 @@ func naiveChunk(p Params, s string) int {
 	return min(len(s), p.Max)
 }
 
-var gearMemo = map[byte]uint64{}
-
-func naiveGear(b byte) uint64 {
-	g, ok := gearMemo[b]
-	if !ok {
-		sum := sha256.Sum256(append([]byte("attic-action gear 1"), b))
-		g = binary.BigEndian.Uint64(sum[:8])
-		gearMemo[b] = g
+var naiveGears = func() (table [256]uint64) {
+	for i := range table {
+		sum := sha256.Sum256(append([]byte("attic-action gear 1"), byte(i)))
+		table[i] = binary.BigEndian.Uint64(sum[:8])
 	}
-	return g
-}
+	return table
+}()
 
 // randomHash returns a store path hash.
 func randomHash(r *rand.Rand) string {

@@ -11,7 +11,7 @@ import (
 
 func TestGearTable(t *testing.T) {
 	for i := range 256 {
-		if want := naiveGear(byte(i)); gear[i] != want {
+		if want := naiveGears[i]; gear[i] != want {
 			t.Errorf("gear[%d] = %#016x, want %#016x", i, gear[i], want)
 		}
 	}
