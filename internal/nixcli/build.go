@@ -69,7 +69,7 @@ func (n *Nix) Build(ctx context.Context, drvPath string, log io.Writer) (nix.Sto
 //	error: Cannot build '/nix/store/….drv'.
 //	       Reason: builder failed with exit code 1.
 var failedDrv = regexp.MustCompile(`(?m)^\s*error: (?:.*)(?:builder for|Cannot build|required to build|build of) ` +
-	`'(/[^'\n]+\.drv)'(?:\.\s+Reason: ([^\n]+)| (failed with [^\n;]+))?`)
+	`'(/[^'\n]+\.drv)'(?:\.\s+Reason: ([^\n]+(?:\n\s+(?:Required|Current) [^\n]+)*)| (failed with [^\n;]+))?`)
 
 func (n *Nix) buildError(ctx context.Context, drv nix.StorePath, err *CommandError, said string) *BuildError {
 	failure := &BuildError{Drv: drv.String(), Reason: err.Error(), Err: err}
@@ -80,7 +80,7 @@ func (n *Nix) buildError(ctx context.Context, drv nix.StorePath, err *CommandErr
 		}
 		switch {
 		case m[2] != "":
-			failure.Reason = clip(strings.TrimSuffix(m[2], "."), maxLineLen)
+			failure.Reason = clip(strings.TrimSuffix(strings.Join(strings.Fields(m[2]), " "), "."), maxLineLen)
 		case m[3] != "":
 			failure.Reason = clip("builder "+m[3], maxLineLen)
 		}

@@ -70,7 +70,7 @@ func walk(store, path string) (object nix.StorePath, next string, err error) {
 			continue
 		}
 		if at == store {
-			return enter(store, part)
+			return enter(store, filepath.Clean(store+"/"+part+"/"+rest))
 		}
 		// Whatever the store's directory is, a symlink to another disk perhaps, its name is the store's.
 		if at += "/" + part; at == store || strings.HasPrefix(store, at+"/") {
@@ -95,13 +95,16 @@ func walk(store, path string) (object nix.StorePath, next string, err error) {
 	return object, "", fmt.Errorf("it is not in the store %s", store)
 }
 
-func enter(store, base string) (nix.StorePath, string, error) {
-	object, err := nix.ParseBaseName(store, base)
-	if err != nil {
-		return nix.StorePath{}, "", err
+// enter takes a path that went into the store: to an object, or out of the store again by its "..".
+func enter(store, path string) (object nix.StorePath, next string, err error) {
+	inside, ok := strings.CutPrefix(path, store+"/")
+	if !ok {
+		return object, path, nil
 	}
-	if _, err := os.Lstat(object.String()); err != nil {
-		return nix.StorePath{}, "", err
+	base, _, _ := strings.Cut(inside, "/")
+	if object, err = nix.ParseBaseName(store, base); err != nil {
+		return object, "", err
 	}
-	return object, "", nil
+	_, err = os.Lstat(object.String())
+	return object, "", err
 }
