@@ -125,6 +125,9 @@ func (f *frames) block(max int64) ([]byte, error) {
 	if n > uint64(max) {
 		return nil, fmt.Errorf("%w: a length of %d is more than %d", errFraming, n, max)
 	}
+	if n == 0 {
+		return nil, nil
+	}
 	var b bytes.Buffer
 	if _, err := io.CopyN(&b, f.r, int64(n)); err != nil {
 		return nil, err
@@ -154,8 +157,14 @@ func (f *frames) uvarint() (uint64, error) {
 func decodePathHeader(text []byte) (PathHeader, error) {
 	var h PathHeader
 	s := jsonscan.New(text, 0)
-	lines := func(name string, to *[]string, optional bool) jsonscan.Field {
-		return jsonscan.Field{Name: name, Optional: optional, Read: func() (err error) { *to, err = readLines(s); return }}
+	lines := func(name string, to *[]string) jsonscan.Field {
+		return jsonscan.Field{Name: name, Optional: true, Read: func() error {
+			texts, err := readLines(s)
+			if len(texts) > 0 { // none is the same as not given
+				*to = texts
+			}
+			return err
+		}}
 	}
 	err := s.Members([]jsonscan.Field{
 		{Name: "store_path", Read: func() (err error) { h.StorePath, err = s.Text(); return }},
@@ -165,9 +174,9 @@ func decodePathHeader(text []byte) (PathHeader, error) {
 			return err
 		}},
 		{Name: "nar_size", Read: func() (err error) { h.NARSize, err = s.Uint(); return }},
-		lines("references", &h.References, false),
-		lines("upstream", &h.Upstream, true),
-		lines("sigs", &h.Sigs, true),
+		{Name: "references", Read: func() (err error) { h.References, err = readLines(s); return }},
+		lines("upstream", &h.Upstream),
+		lines("sigs", &h.Sigs),
 		optionalLine(s, "deriver", &h.Deriver),
 		optionalLine(s, "system", &h.System),
 		optionalLine(s, "ca", &h.CA),
