@@ -61,6 +61,7 @@ type CacheDeleted struct {
 
 // NAR is how one NAR is put together. Sizes are in bytes.
 type NAR struct {
+	ID        string    `json:"id"`   // a random name; paths refer to it
 	Form      Hex       `json:"form"` // SHA-256 of the form (design §2)
 	Hash      nix.Hash  `json:"hash"` // of the NAR
 	Size      uint64    `json:"size"`
@@ -84,6 +85,7 @@ type Span struct {
 type Path struct {
 	Cache      string    `json:"cache"`
 	StorePath  string    `json:"store_path"`
+	NAR        string    `json:"nar"` // NAR.ID
 	NARHash    nix.Hash  `json:"nar_hash"`
 	Form       Hex       `json:"form"`
 	References []string  `json:"references,omitempty"` // base names

@@ -1,6 +1,8 @@
 package meta
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 
@@ -12,7 +14,7 @@ import (
 // uploaded where the first was not visible, or was repacked.
 const maxSameNAR = 16
 
-const narColumns = `n.id, n.form, n.hash, n.size, n.file_size, n.verified, n.created_at`
+const narColumns = `n.id, n.uid, n.form, n.hash, n.size, n.file_size, n.verified, n.created_at`
 
 // narRow scans narColumns.
 type narRow struct {
@@ -22,23 +24,13 @@ type narRow struct {
 }
 
 func (r *narRow) dest() []any {
-	return []any{&r.ID, &r.form, &r.hash, &r.size, &r.fileSize, &r.Verified, &r.made}
+	return []any{&r.ID, &r.UID, &r.form, &r.hash, &r.size, &r.fileSize, &r.Verified, &r.made}
 }
 
 func (r *narRow) nar() (*NAR, error) {
 	err := errors.Join(scanHash(r.Form[:], r.form), scanHash(r.Hash[:], r.hash))
 	r.Size, r.FileSize, r.CreatedAt = uint64(r.size), uint64(r.fileSize), unstamp(r.made)
 	return &r.NAR, err
-}
-
-// NARByForm finds the NAR of a form, with its layout.
-func (tx *Tx) NARByForm(form [32]byte) (*NAR, error) {
-	var r narRow
-	err := tx.one("SELECT "+narColumns+", n.layout FROM nars n WHERE n.form = $1", []any{form[:]}, append(r.dest(), &r.Layout)...)
-	if err != nil {
-		return nil, fmt.Errorf("read NAR of form %x: %w", form, err)
-	}
-	return r.nar()
 }
 
 // NARLayout reads the layout that Path leaves out.
@@ -50,8 +42,8 @@ func (tx *Tx) NARLayout(id int64) ([]byte, error) {
 	return layout, nil
 }
 
-// InsertNAR adds a NAR, sets its ID, and logs rec, which must be of the same
-// form. A form that is there already is ErrExists.
+// InsertNAR adds a NAR, sets its ID and UID, and logs rec, which must be of the
+// same form.
 func (tx *Tx) InsertNAR(n *NAR, rec ledger.NAR) error {
 	size, err := signed("size", n.Size)
 	fileSize, err2 := signed("file size", n.FileSize)
@@ -64,8 +56,12 @@ func (tx *Tx) InsertNAR(n *NAR, rec ledger.NAR) error {
 	if n.CreatedAt.IsZero() {
 		n.CreatedAt = tx.now
 	}
-	n.ID, err = tx.insert(`INSERT INTO nars (form, hash, size, file_size, verified, created_at, layout) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
-		n.Form[:], n.Hash[:], size, fileSize, n.Verified, stamp(n.CreatedAt), notNil(n.Layout))
+	var uid [16]byte
+	rand.Read(uid[:]) // never fails: crypto/rand ends the program instead
+	n.UID = hex.EncodeToString(uid[:])
+	rec.ID = n.UID
+	n.ID, err = tx.insert(`INSERT INTO nars (uid, form, hash, size, file_size, verified, created_at, layout) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
+		n.UID, n.Form[:], n.Hash[:], size, fileSize, n.Verified, stamp(n.CreatedAt), notNil(n.Layout))
 	if err != nil {
 		return fmt.Errorf("insert NAR %s: %w", n.Hash, err)
 	}

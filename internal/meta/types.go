@@ -32,7 +32,8 @@ type Cache struct {
 // NAR is how one NAR is put together. Sizes are in bytes.
 type NAR struct {
 	ID        int64
-	Form      [32]byte // SHA-256 of the form, unique
+	UID       string   // 32 random hex digits: its name in the log
+	Form      [32]byte // SHA-256 of the form
 	Hash      nix.Hash // of the NAR's bytes
 	Size      uint64   // of the NAR
 	FileSize  uint64   // of the form, as it is served

@@ -30,11 +30,16 @@ CREATE TABLE caches (
   deleted_at    INTEGER
 );
 
+-- The uid names a NAR in the log, where ids of this database mean nothing. The
+-- form does not: two caches that may not see each other's packs have the same
+-- form in different ones.
+--
 -- The layout is last: a row is read up to the last column that is asked for,
 -- and a long layout lies on pages of its own.
 CREATE TABLE nars (
   id         INTEGER PRIMARY KEY AUTOINCREMENT,
-  form       BLOB NOT NULL UNIQUE,
+  uid        TEXT NOT NULL UNIQUE,
+  form       BLOB NOT NULL,
   hash       BLOB NOT NULL,
   size       INTEGER NOT NULL,
   file_size  INTEGER NOT NULL,
