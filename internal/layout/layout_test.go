@@ -1,0 +1,111 @@
+// Package layout keeps the project's arrows pointing down. The order of the floors is the drawing in
+// docs/architecture.md; a package may import packages of lower floors only.
+package layout
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/org/attic-action/"
+
+// floors, from the ground up. Packages on one floor do not know each other.
+var floors = [][]string{
+	{"internal/nix", "internal/spool", "internal/jsonscan", "internal/seal"},
+	{"internal/nar", "internal/chunk", "internal/blob"},
+	{"internal/pack", "internal/blob/disk", "internal/token"},
+	{"internal/ledger", "internal/api", "internal/trust", "internal/github", "internal/report"},
+	{"internal/meta", "internal/oidc", "internal/nixcli", "internal/config"},
+	{"internal/depot", "internal/exchange", "internal/client"},
+	{"internal/push", "internal/server"},
+	{"internal/action"},
+	{"cmd/action", "cmd/server"},
+}
+
+// tools are programs and helpers of tests; they may import anything, and nothing that ships imports
+// them.
+var tools = []string{
+	"internal/bench", "internal/blob/blobtest", "internal/oidctest", "internal/oidctest/issuer",
+	"internal/server/servertest", "internal/layout",
+}
+
+type listed struct {
+	ImportPath string
+	Imports    []string
+	Deps       []string
+}
+
+func list(t *testing.T) []listed {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports,Deps", "./...")
+	cmd.Dir = "../.."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var all []listed
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p listed
+		err := dec.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			return all
+		}
+		if err != nil {
+			t.Fatalf("read go list: %v", err)
+		}
+		all = append(all, p)
+	}
+}
+
+func TestArrowsPointDown(t *testing.T) {
+	floor := map[string]int{}
+	for i, names := range floors {
+		for _, name := range names {
+			floor[name] = i
+		}
+	}
+	tool := map[string]bool{}
+	for _, name := range tools {
+		tool[name] = true
+	}
+	for _, p := range list(t) {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		if tool[name] {
+			continue
+		}
+		from, known := floor[name]
+		if !known {
+			t.Errorf("%s has no floor; give it one here and in docs/architecture.md", name)
+			continue
+		}
+		for _, imported := range p.Imports {
+			to, ours := strings.CutPrefix(imported, module)
+			if ours && (tool[to] || floor[to] >= from) {
+				t.Errorf("%s imports %s, which is not below it", name, to)
+			}
+		}
+	}
+}
+
+// A client that linked the database or the server would be three times as large, and could do what
+// only a server may.
+func TestActionLinksNoServer(t *testing.T) {
+	for _, p := range list(t) {
+		if p.ImportPath != module+"cmd/action" {
+			continue
+		}
+		for _, dep := range p.Deps {
+			for _, banned := range []string{"modernc.org/sqlite", "github.com/aws/", "database/sql", module + "internal/meta", module + "internal/depot", module + "internal/server"} {
+				if strings.HasPrefix(dep, banned) {
+					t.Errorf("cmd/action links %s", dep)
+				}
+			}
+		}
+		return
+	}
+	t.Fatal("cmd/action is not among the packages")
+}
