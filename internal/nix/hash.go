@@ -13,12 +13,17 @@ type Hash [32]byte
 const (
 	hashHexLen    = 64
 	hashBase32Len = 52
+	hashBase64Len = 44
 )
 
 // ParseHash reads "sha256:" followed by 64 hexadecimal digits or 52 of Nix's base-32 (the length
 // decides), or an SRI "sha256-" followed by padded base64.
 func ParseHash(s string) (Hash, error) {
 	if sri, ok := strings.CutPrefix(s, "sha256-"); ok {
+		// Go's decoder passes over line ends, which would make two spellings of one hash.
+		if len(sri) != hashBase64Len || strings.ContainsAny(sri, "\r\n") {
+			return Hash{}, fmt.Errorf("hash %s: not %d characters of base64", quote(s), hashBase64Len)
+		}
 		b, err := base64.StdEncoding.Strict().DecodeString(sri)
 		return hashOf(s, b, err)
 	}

@@ -43,9 +43,9 @@ func (k PublicKey) Verify(fingerprint, sig string) bool {
 // Keypair signs fingerprints. Whatever prints it prints [redacted]; only Secret gives its text.
 // The zero value signs nothing.
 type Keypair struct {
-	// A pointer, since fmt does not ask an unexported field of another struct for its String, and
-	// would print the bytes.
-	secret *secretKey
+	// A function, since fmt does not ask an unexported field of another struct for its String: it
+	// would print the bytes, also those behind a pointer, but of a function the address.
+	secret func() secretKey
 }
 
 type secretKey struct {
@@ -62,7 +62,7 @@ func GenerateKeypair(name string, rand io.Reader) (Keypair, error) {
 	if _, err := io.ReadFull(rand, seed); err != nil {
 		return Keypair{}, fmt.Errorf("generate keypair: read randomness: %w", err)
 	}
-	return Keypair{&secretKey{name, ed25519.NewKeyFromSeed(seed)}}, nil
+	return newKeypair(name, ed25519.NewKeyFromSeed(seed)), nil
 }
 
 // ParseKeypair reads "name:base64" of 64 bytes, seed and public key, as nix key generate-secret
@@ -77,7 +77,11 @@ func ParseKeypair(s string) (Keypair, error) {
 	if !bytes.Equal(key, raw) {
 		return Keypair{}, errors.New("keypair: the public half does not belong to the secret half")
 	}
-	return Keypair{&secretKey{name, key}}, nil
+	return newKeypair(name, key), nil
+}
+
+func newKeypair(name string, key ed25519.PrivateKey) Keypair {
+	return Keypair{func() secretKey { return secretKey{name, key} }}
 }
 
 // Secret is the text that ParseKeypair reads. It must not reach a log.
@@ -85,7 +89,8 @@ func (k Keypair) Secret() string {
 	if k.IsZero() {
 		return ""
 	}
-	return k.secret.name + ":" + base64.StdEncoding.EncodeToString(k.secret.key)
+	secret := k.secret()
+	return secret.name + ":" + base64.StdEncoding.EncodeToString(secret.key)
 }
 
 // Public is the key that verifies what k signs.
@@ -93,7 +98,8 @@ func (k Keypair) Public() PublicKey {
 	if k.IsZero() {
 		return PublicKey{}
 	}
-	return PublicKey{Name: k.secret.name, Key: k.secret.key.Public().(ed25519.PublicKey)}
+	secret := k.secret()
+	return PublicKey{Name: secret.name, Key: secret.key.Public().(ed25519.PublicKey)}
 }
 
 // Sign is the fingerprint's signature, "name:base64", or "" of the zero Keypair.
@@ -101,7 +107,8 @@ func (k Keypair) Sign(fingerprint string) string {
 	if k.IsZero() {
 		return ""
 	}
-	return k.secret.name + ":" + base64.StdEncoding.EncodeToString(ed25519.Sign(k.secret.key, []byte(fingerprint)))
+	secret := k.secret()
+	return secret.name + ":" + base64.StdEncoding.EncodeToString(ed25519.Sign(secret.key, []byte(fingerprint)))
 }
 
 // IsZero reports whether k is the zero value.
@@ -118,8 +125,10 @@ func (k Keypair) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted
 // LogValue is "[redacted]".
 func (k Keypair) LogValue() slog.Value { return slog.StringValue(redacted) }
 
-// MarshalText is "[redacted]", so that JSON of a struct that holds a Keypair leaks nothing.
-func (k Keypair) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+// MarshalText is an error: JSON of a Keypair would either leak it or, redacted, lose it.
+func (k Keypair) MarshalText() ([]byte, error) {
+	return nil, errors.New("a keypair has no text form but Secret")
+}
 
 // splitKey reads "name:base64 of exactly n bytes". Its errors tell nothing of the payload.
 func splitKey(s string, n int) (name string, payload []byte, err error) {
