@@ -68,7 +68,7 @@ func makeSecret(file string) error {
 		return err
 	}
 	var secret [64]byte
-	rand.Read(secret[:]) // never fails: crypto/rand ends the program instead
+	rand.Read(secret[:])                                           // never fails: crypto/rand ends the program instead
 	tmp, err := os.CreateTemp(filepath.Dir(file), secretFile+"-*") // mode 0600
 	if err != nil {
 		return err

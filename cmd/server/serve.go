@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -39,7 +40,7 @@ func (p *program) load() (*config.Server, error) {
 }
 
 func authority(cfg *config.Server) *token.Authority {
-	return &token.Authority{Keys: cfg.JWT.Keys, Issuer: cfg.JWT.Issuer, Audiences: cfg.JWT.Audiences}
+	return &token.Authority{Keys: cfg.JWT.Keys, Issuer: cfg.JWT.Issuer, Audiences: cfg.JWT.Audiences, Now: time.Now}
 }
 
 func (p *program) checkConfig(*cobra.Command, []string) error {

@@ -50,6 +50,9 @@ const smallBody = 64 << 10
 // withBody reads the whole body, which is bounded, and hands it to use while
 // its bytes are counted against the budget of all such bodies.
 func (s *Server) withBody(r *http.Request, use func(body []byte) error) error {
+	if err := api.CheckContentType(r.Header.Get("Content-Type")); err != nil {
+		return asText(err) // before the body: 415 comes before 413
+	}
 	limit := s.Limits.Body
 	if callerOf(r).claims == nil {
 		limit = min(limit, s.Limits.Anonymous) // nothing it says could succeed

@@ -58,7 +58,7 @@ func StartIn(t testing.TB, dir string, change ...func(*server.Server)) *Server {
 	store := must(disk.New(filepath.Join(dir, "storage")))(t)
 	key := must(token.HS256(Secret))(t)
 	db := must(meta.Open(ctx, filepath.Join(dir, "meta.db"), meta.Options{Journal: &ledger.Log{Blobs: store, Epoch: 1}}))(t)
-	s := &Server{Dir: dir, DB: db, Authority: &token.Authority{Keys: []token.Key{key}}}
+	s := &Server{Dir: dir, DB: db, Authority: &token.Authority{Keys: []token.Key{key}, Now: time.Now}}
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	s.Depot = &depot.Depot{DB: db, Blobs: store, Cut: chunk.DefaultParams, Log: log,
 		Spool: &spool.Dir{Path: dir, Budget: 512 << 20}}
