@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path"
 	"time"
 
 	"github.com/org/attic-action/internal/api"
@@ -78,7 +79,7 @@ type committer struct {
 	items []*item // with their last part in body
 	parts int
 	long  *item // has earlier parts in body or sent, and more to come
-	stop  bool // the batch is to be put together anew
+	stop  bool  // the batch is to be put together anew
 }
 
 // commit sends a batch, in as many requests as its piece lists need.
@@ -140,10 +141,13 @@ func headerSize(h api.PathHeader) int {
 func (it *item) header() api.PathHeader {
 	h := api.PathHeader{
 		StorePath: it.info.Path.String(), NARHash: it.info.NarHash.String(), NARSize: it.info.NarSize,
-		References: []string{}, Upstream: it.upstream, Deriver: it.info.Deriver, CA: it.info.CA, Sigs: it.info.Sigs,
+		References: []string{}, Upstream: it.upstream, CA: it.info.CA, Sigs: it.info.Sigs,
 	}
 	for _, ref := range it.info.References {
 		h.References = append(h.References, ref.Base())
+	}
+	if it.info.Deriver != "" {
+		h.Deriver = path.Base(it.info.Deriver) // as narinfo has it
 	}
 	return h
 }

@@ -221,3 +221,21 @@ func (p *Pusher) memory() int64 {
 
 // ErrNothing is a request without paths.
 var ErrNothing = errors.New("no path is given")
+
+// Add adds another push to r, as if both had been one.
+func (r *Result) Add(o *Result) {
+	r.Paths += o.Paths
+	r.Upstream += o.Upstream
+	r.Present += o.Present
+	r.Missing += o.Missing
+	r.Pushed += o.Pushed
+	r.Kept += o.Kept
+	r.NARBytes += o.NARBytes
+	r.BytesSent += o.BytesSent
+	r.NewChunks += o.NewChunks
+	r.Packs += o.Packs
+	r.Requests += o.Requests
+	r.Seconds += o.Seconds
+	r.Failed = append(r.Failed, o.Failed...)
+	r.WouldPush = append(r.WouldPush, o.WouldPush...)
+}
