@@ -63,7 +63,7 @@ var smallParams = []Params{{64, 64, 64}, {64, 100, 300}, {64, 256, 1024}, {512, 
 func TestCutterAgreesWithTheRuleWrittenNaively(t *testing.T) {
 	rounds := 400
 	if testing.Short() {
-		rounds = 60
+		rounds = 30
 	}
 	for seed := range uint64(rounds) {
 		r := rand.New(rand.NewPCG(seed, 1))
@@ -100,7 +100,7 @@ func TestCutterFoldsStretchesShorterThan4KiB(t *testing.T) {
 		for _, between := range around {
 			for _, after := range around {
 				nar := fill(r, before) + h + fill(r, between) + h + fill(r, after)
-				for _, split := range []int{1 << 20, 4096, 4095, 32, 31} {
+				for _, split := range []int{1 << 20, 4095, 31} {
 					got := cutWith(t, p, []string{h}, nar, func(left int) int { return min(left, split) })
 					if d := diffPieces(got, naiveCut(p, []string{h}, nar)); d != "" {
 						t.Fatalf("hash after %d, another after %d, end after %d, writes of %d: %s", before, between, after, split, d)
@@ -336,10 +336,10 @@ func FuzzCutter(f *testing.F) {
 		p := smallParams[int(size)%len(smallParams)]
 		hashes := []string{h}
 		if len(data) > 64 {
-			hashes = append(hashes, string(data[len(data)/2:][:32]))
+			hashes = append(hashes, string(data[len(data)/2:][:hashLen]))
 		}
 		// Let short inputs reach the 4 KiB rules.
-		nar := strings.Repeat(string(data), 1+int(split)%7)
+		nar := strings.Repeat(string(data[:min(len(data), 12000)]), 1+int(split)%4)
 		got := cutWith(t, p, hashes, nar, func(left int) int { return min(left, 1+int(split)) })
 		if join(got) != nar {
 			t.Fatal("pieces put together are not the input")

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/org/attic-action/internal/chunk"
@@ -49,6 +50,8 @@ func writePack(t testing.TB, flags uint16, parts []part) ([]byte, *Index) {
 	return b.Bytes(), ix
 }
 
+var oneDecoder = sync.OnceValue(NewDecoder) // for thousands of packs
+
 // readPack does what a server does with what it received, and returns the raw bytes.
 func readPack(pack []byte) ([]byte, error) {
 	ix, err := ReadIndex(bytes.NewReader(pack), int64(len(pack)))
@@ -56,7 +59,7 @@ func readPack(pack []byte) ([]byte, error) {
 		return nil, err
 	}
 	var raw []byte
-	err = Verify(bytes.NewReader(pack), ix, NewDecoder(), func(_ int, _ Entry, b []byte) error {
+	err = Verify(bytes.NewReader(pack), ix, oneDecoder(), func(_ int, _ Entry, b []byte) error {
 		raw = append(raw, b...)
 		return nil
 	})
