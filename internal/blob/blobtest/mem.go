@@ -57,11 +57,8 @@ func (m *Mem) Put(ctx context.Context, key string, src blob.Source) error {
 	if err := check(ctx, key); err != nil {
 		return fmt.Errorf("put %s: %w", key, err)
 	}
-	data := make([]byte, src.Size())
-	if n, err := src.ReadAt(data, 0); n < len(data) {
-		if err == nil || err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
+	data, err := read(ctx, src)
+	if err != nil {
 		return fmt.Errorf("put %s: %w", key, err)
 	}
 	m.mu.Lock()
@@ -71,6 +68,25 @@ func (m *Mem) Put(ctx context.Context, key string, src blob.Source) error {
 	}
 	m.objects[key] = object{data, time.Now()}
 	return nil
+}
+
+// read takes a source in pieces, as real stores do, so that ctx can end it.
+func read(ctx context.Context, src blob.Source) ([]byte, error) {
+	data := make([]byte, src.Size())
+	for off := 0; off < len(data); {
+		part := data[off:min(off+1<<20, len(data))]
+		if n, err := src.ReadAt(part, int64(off)); n < len(part) {
+			if err == nil || err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			return nil, err
+		}
+		off += len(part)
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+	}
+	return data, nil
 }
 
 // Delete implements blob.Deleter.
@@ -96,10 +112,10 @@ func (m *Mem) List(ctx context.Context, prefix string, each func(blob.Info) erro
 	}
 	m.mu.Unlock()
 	slices.SortFunc(infos, func(a, b blob.Info) int { return strings.Compare(a.Key, b.Key) })
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("list %s: %w", prefix, err)
+	}
 	for _, info := range infos {
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("list %s: %w", prefix, err)
-		}
 		if err := each(info); err != nil {
 			return err
 		}
