@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math/bits"
 	"slices"
 	"strings"
 	"time"
@@ -35,8 +36,8 @@ func parseScope(scope string) ([]item, error) {
 	for _, p := range parts {
 		kind, rest, _ := strings.Cut(p, ":")
 		name, permName, _ := strings.Cut(rest, ":")
-		perm, ok := trust.ParsePerm(permName)
-		if kind != "cache" || !ok || token.ParsePattern(name) != nil {
+		perm, err := token.ParsePerm(permName)
+		if kind != "cache" || err != nil || token.ParsePattern(name) != nil {
 			return nil, fmt.Errorf("scope item %s is not cache:NAME:PERMISSION", quote(p))
 		}
 		items = add(items, name, perm)
@@ -64,7 +65,7 @@ type choice struct {
 func (c choice) scope() string {
 	var parts []string
 	for _, it := range c.entries {
-		for _, name := range trust.PermNames(it.perm) {
+		for _, name := range strings.Split(it.perm.String(), ",") {
 			parts = append(parts, "cache:"+it.cache+":"+name)
 		}
 	}
@@ -127,7 +128,7 @@ func best(grants []trust.Grant, w item) (trust.Grant, token.Perm) {
 	}
 	g := slices.MinFunc(candidates, func(a, b trust.Grant) int {
 		return cmp.Or(
-			cmp.Compare(len(trust.PermNames(b.Perm&w.perm)), len(trust.PermNames(a.Perm&w.perm))),
+			cmp.Compare(bits.OnesCount8(uint8(b.Perm&w.perm)), bits.OnesCount8(uint8(a.Perm&w.perm))),
 			cmp.Compare(a.TTL, b.TTL),
 			cmp.Compare(a.Policy, b.Policy),
 		)

@@ -215,9 +215,9 @@ func compileGrant(p Policy) (Grant, error) {
 		return g, fmt.Errorf("grant is required: name permissions, such as pull and push")
 	}
 	for _, name := range p.Grant {
-		perm, ok := ParsePerm(name)
-		if !ok {
-			return g, keyError("grant", name, "must be one of "+strings.Join(permNames(), ", "))
+		perm, err := token.ParsePerm(name)
+		if err != nil {
+			return g, keyError("grant", name, "must be one of "+strings.ReplaceAll(token.All.String(), ",", ", "))
 		}
 		g.Perm |= perm
 	}
