@@ -45,7 +45,7 @@ func notFound(name, msg string) error {
 }
 
 func requestError(format string, args ...any) error {
-	return &statusError{status: http.StatusBadRequest, name: "RequestError", msg: fmt.Sprintf(format, args...)}
+	return &statusError{status: http.StatusBadRequest, name: api.RequestError, msg: fmt.Sprintf(format, args...)}
 }
 
 // badText is the plain-text 400 of what Attic's framework refuses.
@@ -88,6 +88,10 @@ func classify(ctx context.Context, err error) *statusError {
 		return se
 	case errors.As(err, &ae):
 		return &statusError{status: ae.Code, name: ae.Name, msg: ae.Message, cause: err}
+	case errors.Is(err, errBody) && errors.Is(err, os.ErrDeadlineExceeded):
+		// Before clientGone: net/http ends the context for a deadline, too.
+		return &statusError{status: http.StatusRequestTimeout, name: api.RequestError,
+			msg: "The request made no progress for too long.", cause: err}
 	case clientGone(ctx, err):
 		return &statusError{status: statusClientGone, name: "ClientGone", cause: err}
 	}
@@ -95,17 +99,14 @@ func classify(ctx context.Context, err error) *statusError {
 		return e
 	}
 	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return &statusError{status: http.StatusRequestTimeout, name: "RequestError",
-			msg: "The request made no progress for too long.", cause: err}
 	case errors.Is(err, io.ErrUnexpectedEOF) && errors.Is(err, errBody):
-		return &statusError{status: http.StatusBadRequest, name: "RequestError",
+		return &statusError{status: http.StatusBadRequest, name: api.RequestError,
 			msg: "The request body ended early.", cause: err}
 	case errors.Is(err, errBody):
-		return &statusError{status: http.StatusBadRequest, name: "RequestError",
+		return &statusError{status: http.StatusBadRequest, name: api.RequestError,
 			msg: "The request body could not be read.", cause: err}
 	case errors.Is(err, spool.ErrFull), errors.Is(err, syscall.ENOSPC):
-		return &statusError{status: http.StatusInsufficientStorage, name: "InsufficientStorage",
+		return &statusError{status: http.StatusInsufficientStorage, name: api.InsufficientSpace,
 			msg: "The server's disk is full; nothing of this request was kept.", cause: err}
 	case errors.Is(err, context.DeadlineExceeded):
 		return &statusError{status: http.StatusServiceUnavailable, name: "Overloaded",
@@ -115,10 +116,10 @@ func classify(ctx context.Context, err error) *statusError {
 		return &statusError{status: http.StatusNotFound, name: api.NoSuchObject,
 			msg: "Part of this path's contents is gone.", cause: err}
 	case errors.Is(err, meta.ErrNotFound):
-		return &statusError{status: http.StatusNotFound, name: "NoSuchObject",
+		return &statusError{status: http.StatusNotFound, name: api.NoSuchObject,
 			msg: "The cache has no such path.", cause: err}
 	}
-	return &statusError{status: http.StatusInternalServerError, name: "InternalServerError",
+	return &statusError{status: http.StatusInternalServerError, name: api.InternalError,
 		msg: "The server encountered an internal error.", cause: err}
 }
 
@@ -135,9 +136,6 @@ func clientGone(ctx context.Context, err error) bool {
 // answer sends e. The request id is in the X-Request-Id header of every
 // answer and in the body of 5xx, for that is where a user looks for it.
 func answer(w http.ResponseWriter, e *statusError, requestID string) {
-	if e.status == statusClientGone {
-		return
-	}
 	h := w.Header()
 	for _, k := range []string{"Content-Length", "ETag", "Accept-Ranges", "Content-Range"} {
 		h.Del(k) // those of the answer that did not come about

@@ -57,11 +57,12 @@ func (s *Server) serve(rw http.ResponseWriter, r *http.Request) {
 // is out: a client must not take a torn body for a whole one.
 func (s *Server) fail(w *stream, r *http.Request, rec *record, err error) {
 	rec.err = err
-	if w.status != 0 {
+	e := classify(r.Context(), err)
+	if w.status != 0 || e.status == statusClientGone {
 		w.torn = true
 		panic(http.ErrAbortHandler)
 	}
-	answer(w, classify(r.Context(), err), rec.id)
+	answer(w, e, rec.id)
 }
 
 // abort answers a panic.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -24,9 +25,11 @@ func (s *Server) missingPaths(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return err
 		}
+		slices.Sort(in.StorePathHashes)
+		hashes := slices.Compact(in.StorePathHashes)
 		var missing []string
 		err = s.DB.View(r.Context(), func(tx *meta.Tx) (err error) {
-			missing, err = tx.MissingPaths(cache.ID, in.StorePathHashes)
+			missing, err = tx.MissingPaths(cache.ID, hashes)
 			return err
 		})
 		if err != nil {
