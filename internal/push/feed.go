@@ -252,6 +252,7 @@ func (f *feeder) submit() error {
 	j := f.job
 	f.job = nil
 	if j.kind == chunk.Literal {
+		j.id = chunk.Sum(j.raw)
 		j.out = pack.LiteralFrame(j.out[:0], j.raw)
 		j.done <- struct{}{}
 	} else {

@@ -43,13 +43,13 @@ func (it *item) chunks() iter.Seq[chunk.ID] {
 // commits can follow on its heels.
 func (r *run) scanAll(ctx context.Context) error {
 	defer r.asks.close()
-	g, ctx := errgroup.WithContext(ctx)
+	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(r.p.workers()) // hashing and cutting are bound by the CPU
 	for _, it := range r.items {
-		if err := r.hold(ctx, it); err != nil {
-			break // ctx ended; Wait knows why
+		if err := r.hold(gctx, it); err != nil {
+			break // gctx ended; Wait or ctx knows why
 		}
-		g.Go(func() error { return r.scanOne(ctx, it) })
+		g.Go(func() error { return r.scanOne(gctx, it) })
 	}
 	if err := g.Wait(); err != nil {
 		return err
