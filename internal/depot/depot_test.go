@@ -21,6 +21,7 @@ import (
 	"github.com/org/attic-action/internal/blob"
 	"github.com/org/attic-action/internal/blob/blobtest"
 	"github.com/org/attic-action/internal/chunk"
+	"github.com/org/attic-action/internal/ledger"
 	"github.com/org/attic-action/internal/meta"
 	"github.com/org/attic-action/internal/nix"
 	"github.com/org/attic-action/internal/pack"
@@ -41,7 +42,7 @@ func newHouse(t *testing.T) *house {
 	h := &house{t: t, blobs: blobtest.NewMem(), now: time.Unix(1_800_000_000, 0)}
 	dir := t.TempDir()
 	db, err := meta.Open(t.Context(), filepath.Join(dir, "server.db"), meta.Options{
-		Journal: nopJ{},
+		Journal: &ledger.Log{Blobs: h.blobs, Epoch: 1},
 		Now:     func() time.Time { return h.now },
 	})
 	if err != nil {

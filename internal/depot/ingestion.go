@@ -16,6 +16,7 @@ const (
 	ownPackMin    = 4 << 20  // a NAR of as many raw bytes may get packs to itself
 	ownPackMax    = 64 << 20 // compressed bytes of one own pack; then the next begins
 	sharedPackMax = 16 << 20 // compressed bytes of a shared pack
+	indexRoom     = 4 << 20  // more than the index of a pack with as many entries as there may be
 	window        = 1 << 20  // raw bytes of chunks looked up at once
 )
 
@@ -149,7 +150,7 @@ func (in *ingestion) open() error {
 	if in.own {
 		limit, flags = ownPackMax, pack.FlagOwn
 	}
-	file, err := in.depot.Spool.Create(in.ctx, limit)
+	file, err := in.depot.Spool.Create(in.ctx, limit+indexRoom)
 	if err != nil {
 		return fmt.Errorf("spool pack: %w", err)
 	}
@@ -199,8 +200,11 @@ func (in *ingestion) rotate() error {
 	if in.own {
 		limit = ownPackMax
 	}
-	// A chunk at its largest and a literal must fit, so that a pack never passes its limit.
-	if in.writer == nil || in.writer.Size()+chunk.MaxSize+2*chunk.LiteralMax < limit {
+	if in.writer == nil {
+		return nil
+	}
+	// A chunk at its largest and a literal must fit, so that a pack never passes its limits.
+	if in.writer.Size()+chunk.MaxSize+2*chunk.LiteralMax < limit && in.writer.Len()+2 <= pack.MaxEntries {
 		return nil
 	}
 	return in.store()
