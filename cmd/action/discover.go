@@ -12,15 +12,20 @@ import (
 	"github.com/org/attic-action/internal/report"
 )
 
-// newDiscoverCommand lists the hosts of a flake without building any.
-func newDiscoverCommand() *cobra.Command {
+// newDiscover lists the hosts of a flake without building any.
+func newDiscover() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "discover [flags] [FLAKE]",
 		Short: "List the nixosConfigurations of a flake without building them",
 		Long: `List the nixosConfigurations of a flake with their systems and derivations. Nothing is built. A host that does not
 evaluate is listed with its error. Exit status 1: the flake has no nixosConfigurations, or is none.`,
-		Args: cobra.MaximumNArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return usagef("discover takes one FLAKE")
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			flake := "."
 			if len(args) == 1 {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"os"
@@ -17,31 +18,47 @@ import (
 	"github.com/org/attic-action/internal/push"
 )
 
-// newMainCommand is what action/main.js calls in a runner.
-func newMainCommand() *cobra.Command {
+// newMain is what action/main.js calls in a runner.
+func newMain() *cobra.Command {
 	return &cobra.Command{
 		Use:   "main",
 		Short: "Do what the GitHub Action does, with the inputs in the environment as a runner sets them",
 		Long: `Build the hosts of a flake and push each, as the step of a workflow. Inputs are INPUT_SERVER, INPUT_CACHE,
 INPUT_FLAKE, INPUT_HOSTS; see action.yml. Exit status 1: a host failed, the flake has none, or the server can't be
-used; 2: an input is wrong.`,
+used; 2: an input is wrong; 130: interrupted.`,
 		Args:   cobra.NoArgs,
 		Hidden: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			runner := &github.Runner{Getenv: os.Getenv, Stdout: cmd.OutOrStdout()}
-			err := runAction(cmd.Context(), runner)
-			if err != nil && runner.InActions() {
-				runner.Error("attic-action", err.Error()) // the line on stderr is in the log alone
-			}
-			return err
+			return annotated(cmd.Context(), runner, runAction(cmd.Context(), runner))
 		},
 	}
+}
+
+// annotated tells an error where a runner shows it: on stderr it would be one line of a long log.
+func annotated(ctx context.Context, runner *github.Runner, err error) error {
+	if err == nil || !runner.InActions() {
+		return err
+	}
+	text := err.Error()
+	if h := hint(err); h != "" {
+		text += "\nhint: " + h
+	}
+	runner.Error("attic-action", text)
+	var usage *usageError
+	switch {
+	case errors.As(err, &usage):
+		return &shownError{exitUsage}
+	case ctx.Err() != nil:
+		return &shownError{exitInterrupted}
+	}
+	return &shownError{exitFailed}
 }
 
 func runAction(ctx context.Context, runner *github.Runner) error {
 	in, err := action.ReadInputs(runner)
 	if err != nil {
-		return usageError{err}
+		return &usageError{err}
 	}
 	nix := &nixcli.Nix{Env: withoutSecrets(os.Environ())}
 	a := &action.Action{
@@ -62,7 +79,9 @@ func runAction(ctx context.Context, runner *github.Runner) error {
 // connect asks for the cache before anything is built: one that does not exist is known in a second, not in an hour.
 func connect(ctx context.Context, runner *github.Runner, nix *nixcli.Nix, in action.Inputs, token action.TokenSource) (action.Pusher, error) {
 	log := slog.New(slog.NewTextHandler(runner.Lines(""), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	c, err := client.New(client.Options{Endpoint: in.Server, Token: client.TokenSource(token), Log: log})
+	c, err := client.New(client.Options{
+		Endpoint: in.Server, Token: client.TokenSource(token), UserAgent: "attic-action/" + version(), Log: log,
+	})
 	if err != nil {
 		return nil, err
 	}
