@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -21,7 +22,7 @@ import (
 
 // programs are the nix binaries under test: the one on PATH, which must be there, and those that $ATTIC_TEST_NIX names,
 // separated by colons.
-func programs(t *testing.T) []string {
+func programs(t testing.TB) []string {
 	t.Helper()
 	first, err := exec.LookPath("nix")
 	if err != nil {
@@ -56,7 +57,7 @@ func offline(bin string) *Nix {
 	return &Nix{Bin: bin, ExtraArgs: []string{"--option", "sandbox", "false", "--option", "substituters", ""}}
 }
 
-func run(t *testing.T, name string, args ...string) string {
+func run(t testing.TB, name string, args ...string) string {
 	t.Helper()
 	out, err := exec.Command(name, args...).Output()
 	if err != nil {
@@ -65,7 +66,7 @@ func run(t *testing.T, name string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-func parse(t *testing.T, s string) nix.StorePath {
+func parse(t testing.TB, s string) nix.StorePath {
 	t.Helper()
 	p, err := nix.ParseStorePath(s)
 	if err != nil {
@@ -75,7 +76,7 @@ func parse(t *testing.T, s string) nix.StorePath {
 }
 
 // addTree puts a directory into the store and returns its path there.
-func addTree(t *testing.T) nix.StorePath {
+func addTree(t testing.TB) nix.StorePath {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "tree")
 	writeFile(t, filepath.Join(dir, "bin", "tool"), "#! a tool")
@@ -85,7 +86,7 @@ func addTree(t *testing.T) nix.StorePath {
 	return parse(t, run(t, "nix-store", "--add", dir))
 }
 
-func writeFile(t *testing.T, path, text string) {
+func writeFile(t testing.TB, path, text string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)
@@ -469,6 +470,15 @@ func (l *builderLog) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// isGone also takes a zombie for gone: its new parent, process 1, may never ask for it.
+func isGone(pid int) bool {
+	if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+		return true
+	}
+	state, _ := exec.Command("ps", "-o", "stat=", "-p", strconv.Itoa(pid)).Output()
+	return bytes.HasPrefix(state, []byte("Z"))
+}
+
 func TestCancelledBuildLeavesNoProcess(t *testing.T) {
 	eachNix(t, func(t *testing.T, n *Nix) {
 		drv := instantiate(t, fmt.Sprintf(`derivation { name = "stops-%d"; system = builtins.currentSystem;
@@ -481,7 +491,7 @@ func TestCancelledBuildLeavesNoProcess(t *testing.T) {
 			t.Fatalf("error is %v, want the cause of the cancellation", err)
 		}
 		for range 5000 {
-			if err := syscall.Kill(builder, 0); errors.Is(err, syscall.ESRCH) {
+			if isGone(builder) {
 				return
 			}
 			time.Sleep(time.Millisecond)
@@ -502,4 +512,23 @@ func TestSystems(t *testing.T) {
 			t.Errorf("extra platforms %q, %v", extra, err)
 		}
 	})
+}
+
+// BenchmarkClosure reads the closure of the store path that $ATTIC_BENCH_PATH names, or else of a small one.
+func BenchmarkClosure(b *testing.B) {
+	top := addTree(b)
+	if path := os.Getenv("ATTIC_BENCH_PATH"); path != "" {
+		top = parse(b, path)
+	}
+	for _, bin := range programs(b) {
+		b.Run(bin, func(b *testing.B) {
+			for b.Loop() {
+				infos, err := offline(bin).Closure(b.Context(), []nix.StorePath{top})
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.ReportMetric(float64(len(infos)), "paths")
+			}
+		})
+	}
 }
