@@ -31,7 +31,7 @@ func programs(t testing.TB) []string {
 	all := []string{first}
 	others := filepath.SplitList(os.Getenv("ATTIC_TEST_NIX"))
 	if len(others) == 0 {
-		others = []string{"/opt/nix-forky/bin/nix"} // a current one, where make installs it
+		others = []string{"/opt/nix-forky/bin/nix"} // a current one, if it is there
 	}
 	for _, bin := range others {
 		if _, err := os.Stat(bin); err == nil {
