@@ -50,6 +50,9 @@ func (p *CachePusher) tick(path nix.StorePath) (stop func()) {
 				return
 			case <-t.C:
 				g := p.Pusher.Progress
+				if g.Paths.Load() == g.PathsDone.Load() { // still asking what is missing, or done
+					continue
+				}
 				p.Runner.Printf("push %s: %d of %d paths, %s of %s sent\n", path.Name(), g.PathsDone.Load(), g.Paths.Load(),
 					report.Bytes(g.Sent.Load()), report.Bytes(g.Packed.Load()))
 			}

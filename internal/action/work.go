@@ -37,7 +37,7 @@ func (a *Action) work(ctx context.Context, hosts []nixcli.Host, pusher Pusher) (
 		case h.Err != nil:
 			a.fail(row, h.Err)
 		case !slices.Contains(systems, h.System):
-			row.Result, row.Reason = report.Skipped, fmt.Sprintf("it is built on %s, and this machine builds for %s", h.System, strings.Join(systems, ", "))
+			row.Result, row.Reason = report.Skipped, fmt.Sprintf("it is built on %s, and this machine builds for %s", h.System, named(systems))
 			a.Runner.Notice(h.Name+" skipped", h.Name+": "+row.Reason)
 		case ctx.Err() != nil:
 			row.Result, row.Reason = report.Failed, "stopped before it was built"
@@ -62,6 +62,11 @@ func (a *Action) systems(ctx context.Context) ([]string, error) {
 		return nil, fmt.Errorf("ask Nix for extra-platforms: %w", err)
 	}
 	return append([]string{own}, slices.DeleteFunc(extra, func(s string) bool { return s == own })...), nil
+}
+
+// named lists systems without the levels of x86_64 that Nix counts as platforms of their own.
+func named(systems []string) string {
+	return strings.Join(slices.DeleteFunc(slices.Clone(systems), func(s string) bool { return strings.HasPrefix(s, "x86_64-v") }), ", ")
 }
 
 // build builds one host. Its log is folded; what made it fail is not.

@@ -1,0 +1,44 @@
+# What one does here. Everything installs what it lacks on Debian (as root); elsewhere it says what is missing.
+
+GO       ?= go
+FUZZTIME ?= 1m
+TOOL      = $(GO) tool -modfile=tools/go.mod
+
+.PHONY: help build demo test lint bench e2e fuzz clean
+
+help: ## say what there is
+	@sed -nE 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
+
+build: ## both programs, static, to bin/
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/attic-action ./cmd/action
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/attic-server ./cmd/server
+
+demo: ## a flake with three hosts, from its build to a pulled closure, in two minutes
+	@scripts/demo
+
+test: ## all tests
+	@scripts/setup go=golang-go nix=nix-bin zstd git curl jq node=nodejs
+	$(GO) vet ./...
+	$(GO) test ./...
+	node --test action/locate.test.js
+
+lint: ## what the tools say: formatting, vet, staticcheck, shellcheck, actionlint
+	@scripts/setup go=golang-go git shellcheck
+	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo 'lint: gofmt -w these files' >&2; exit 1; }
+	$(GO) vet ./...
+	$(TOOL) staticcheck ./...
+	shellcheck .ci/run scripts/demo scripts/fuzz scripts/setup $(wildcard scripts/bench scripts/e2e)
+	for file in action/*.js; do node --check $$file || exit 1; done
+	$(if $(wildcard .github/workflows/*.yml),$(TOOL) actionlint)
+
+bench: build ## how fast, beside Nix itself; a table
+	@scripts/bench
+
+e2e: build ## workflows, run by act on this machine
+	@scripts/e2e
+
+fuzz: ## every fuzz target for FUZZTIME
+	@scripts/fuzz $(FUZZTIME)
+
+clean: ## remove what make has built
+	rm -rf bin dist
