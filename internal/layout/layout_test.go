@@ -15,9 +15,9 @@ const module = "github.com/org/attic-action/"
 
 // floors, from the ground up. Packages on one floor do not know each other.
 var floors = [][]string{
-	{"internal/nix", "internal/spool", "internal/jsonscan", "internal/seal"},
+	{"internal/nix", "internal/spool", "internal/jsonscan"},
 	{"internal/nar", "internal/chunk", "internal/blob"},
-	{"internal/pack", "internal/blob/disk", "internal/token"},
+	{"internal/pack", "internal/blob/disk", "internal/seal", "internal/token"},
 	{"internal/ledger", "internal/api", "internal/trust", "internal/github", "internal/report"},
 	{"internal/meta", "internal/oidc", "internal/nixcli", "internal/config"},
 	{"internal/depot", "internal/exchange", "internal/client"},
