@@ -99,7 +99,7 @@ func (s *Server) logRequest(r *http.Request, w *stream, rec *record, took time.D
 	attrs := []slog.Attr{
 		slog.String("method", r.Method),
 		slog.String("route", rec.route),
-		slog.String("path", quoteShort(r.URL.Path)),
+		slog.String("path", shorten(r.URL.EscapedPath())),
 		slog.Int64("bytes_in", w.read),
 		slog.Int64("bytes_out", w.written),
 		slog.Duration("took", took),
@@ -107,7 +107,7 @@ func (s *Server) logRequest(r *http.Request, w *stream, rec *record, took time.D
 		slog.String("request_id", rec.id),
 	}
 	if rec.subject != "" {
-		attrs = append(attrs, slog.String("subject", quoteShort(rec.subject)))
+		attrs = append(attrs, slog.String("subject", shorten(rec.subject)))
 	}
 	switch {
 	case rec.panic != nil:
@@ -126,6 +126,14 @@ func (s *Server) logRequest(r *http.Request, w *stream, rec *record, took time.D
 	}
 	attrs = append(attrs, slog.Int("status", status))
 	s.Log.LogAttrs(context.WithoutCancel(r.Context()), level, "request", attrs...)
+}
+
+// shorten bounds what a client put into a log line. The log's handler escapes.
+func shorten(s string) string {
+	if len(s) > 200 {
+		return s[:200] + "…"
+	}
+	return s
 }
 
 // newRequestID is random, so that it says nothing about how busy the server is.
