@@ -2,6 +2,9 @@ package meta
 
 import (
 	"fmt"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/org/attic-action/internal/ledger"
@@ -46,8 +49,10 @@ const (
 	batchFrom = `ordinals o`
 )
 
-const missingPaths = `SELECT o.i FROM ` + batchFrom + ` WHERE o.i < $2 AND NOT EXISTS (
-	SELECT 1 FROM paths p WHERE p.cache_id = $3 AND p.hash = ` + batchText + `) ORDER BY o.i`
+// missingPaths gives a batch's numbers in one row: sixty thousand rows would take
+// the driver longer than the look-ups take the database.
+const missingPaths = `SELECT coalesce(group_concat(o.i), '') FROM ` + batchFrom + ` WHERE o.i < $2 AND NOT EXISTS (
+	SELECT 1 FROM paths p WHERE p.cache_id = $3 AND p.hash = ` + batchText + `)`
 
 // MissingPaths gives those of the hashes, in their order, that are no path of a
 // live cache. Of a cache that is not live, all are missing.
@@ -57,43 +62,73 @@ func (tx *Tx) MissingPaths(cacheID int64, hashes []string) ([]string, error) {
 	} else if err != nil {
 		return nil, fmt.Errorf("find missing paths: %w", err)
 	}
-	var missing []string
-	err := batches(hashes, func(part []string, keys []byte) error {
-		return tx.each(missingPaths, []any{keys, len(part), cacheID}, func(scan func(...any) error) error {
-			var i int
-			if err := scan(&i); err != nil {
-				return err
-			}
-			missing = append(missing, part[i])
-			return nil
-		})
-	})
+	missing, err := tx.missing(cacheID, hashes)
 	if err != nil {
 		return nil, fmt.Errorf("find missing paths: %w", err)
 	}
 	return missing, nil
 }
 
-// batches hands out hashes by the batchKeys, with their bytes joined. One that
-// has not 32 bytes is joined as 32 zeros, which no path has.
-func batches(hashes []string, each func(part []string, keys []byte) error) error {
-	var zero [nix.PathHashLen]byte
-	keys := make([]byte, 0, batchKeys*nix.PathHashLen)
-	for len(hashes) > 0 {
-		part := hashes[:min(batchKeys, len(hashes))]
-		hashes = hashes[len(part):]
-		keys = keys[:0]
-		for _, h := range part {
-			if len(h) != nix.PathHashLen {
-				h = string(zero[:])
+func (tx *Tx) missing(cacheID int64, hashes []string) ([]string, error) {
+	lacks := make([]bool, len(hashes))
+	err := batches(hashes, func(order []int, keys []byte) error {
+		var list string
+		if err := tx.one(missingPaths, []any{keys, len(order), cacheID}, &list); err != nil || list == "" {
+			return err
+		}
+		for s := range strings.SplitSeq(list, ",") {
+			i, err := strconv.Atoi(s)
+			if err != nil {
+				return err
 			}
-			keys = append(keys, h...)
+			lacks[order[i]] = true
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	var missing []string
+	for i, h := range hashes {
+		if lacks[i] {
+			missing = append(missing, h)
+		}
+	}
+	return missing, nil
+}
+
+// batches hands out hashes by the batchKeys: the places of some in the list, and
+// their bytes joined. They come sorted, so that neighbours in the index are
+// looked up together: the page cache is small. One that has not 32 bytes is
+// joined as 32 zeros, which no path has.
+func batches(hashes []string, each func(order []int, keys []byte) error) error {
+	var zero [nix.PathHashLen]byte
+	keys := make([]byte, 0, min(batchKeys, len(hashes))*nix.PathHashLen)
+	order := sorted(len(hashes), func(a, b int) int { return strings.Compare(hashes[a], hashes[b]) })
+	for part := range slices.Chunk(order, batchKeys) {
+		keys = keys[:0]
+		for _, i := range part {
+			if h := hashes[i]; len(h) == nix.PathHashLen {
+				keys = append(keys, h...)
+			} else {
+				keys = append(keys, zero[:]...)
+			}
 		}
 		if err := each(part, keys); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// sorted gives the numbers below n in the order of what they stand for.
+func sorted(n int, compare func(a, b int) int) []int {
+	order := make([]int, n)
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, compare)
+	return order
 }
 
 const putPath = `INSERT INTO paths (cache_id, hash, nar_id, store_path, refs, upstream, deriver, system, ca, sigs, created_by, created_at, last_used, incomplete)
@@ -103,17 +138,18 @@ const putPath = `INSERT INTO paths (cache_id, hash, nar_id, store_path, refs, up
 		created_by = excluded.created_by, created_at = excluded.created_at, last_used = excluded.last_used, incomplete = excluded.incomplete`
 
 // PutPath adds a path to a live cache, or replaces all that was known of it, and
-// logs rec, which must name the same cache and path. Zero times become Now. A
-// cache that was deleted meanwhile is ErrNotFound.
+// logs rec, which must name the same cache and path; its NAR is filled in. Zero
+// times become Now. A cache that was deleted meanwhile is ErrNotFound, as is a
+// NAR that is not there.
 func (tx *Tx) PutPath(p *Path, rec ledger.Path) error {
-	if err := tx.putPath(p, rec); err != nil {
+	if err := tx.putPath(p, &rec); err != nil {
 		return fmt.Errorf("put path %s: %w", p.StorePath, err)
 	}
 	tx.records = append(tx.records, ledger.Record{Path: &rec})
 	return nil
 }
 
-func (tx *Tx) putPath(p *Path, rec ledger.Path) error {
+func (tx *Tx) putPath(p *Path, rec *ledger.Path) error {
 	cache, err := tx.liveCache(p.CacheID)
 	if err != nil {
 		return err
@@ -123,6 +159,9 @@ func (tx *Tx) putPath(p *Path, rec ledger.Path) error {
 	}
 	if len(p.Hash) != nix.PathHashLen {
 		return fmt.Errorf("hash %q has not %d characters", p.Hash, nix.PathHashLen)
+	}
+	if err := tx.one("SELECT uid FROM nars WHERE id = $1", []any{p.NAR}, &rec.NAR); err != nil {
+		return fmt.Errorf("read NAR %d: %w", p.NAR, err)
 	}
 	var lists [3]string
 	for i, list := range [][]string{p.References, p.Upstream, p.Sigs} {
@@ -177,8 +216,8 @@ func (tx *Tx) SetComplete(cacheID int64, hashes []string) error {
 }
 
 func (tx *Tx) mark(what, query string, cacheID int64, hashes []string, value any) error {
-	err := batches(hashes, func(part []string, keys []byte) error {
-		_, err := tx.exec(query, keys, len(part), cacheID, value)
+	err := batches(hashes, func(order []int, keys []byte) error {
+		_, err := tx.exec(query, keys, len(order), cacheID, value)
 		return err
 	})
 	if err != nil {

@@ -1,8 +1,10 @@
 package meta
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/org/attic-action/internal/chunk"
@@ -30,14 +32,14 @@ const locate = `WITH k AS MATERIALIZED (SELECT key AS rank, value AS id FROM jso
 // oldest pack. An id without one has the zero Place, be it unknown or invisible.
 func (tx *Tx) Locate(caches []int64, ids []chunk.ID) ([]Place, error) {
 	places := make([]Place, len(ids))
-	var ranks [batchKeys]int
+	ranks := make([]int, len(ids))
 	keys := make([]byte, 0, min(batchKeys, len(ids))*len(chunk.ID{}))
 	list, now := idList(caches), stamp(tx.now)
-	for start := 0; start < len(ids); start += batchKeys {
-		part := ids[start:min(start+batchKeys, len(ids))]
+	order := sorted(len(ids), func(a, b int) int { return bytes.Compare(ids[a][:], ids[b][:]) })
+	for part := range slices.Chunk(order, batchKeys) {
 		keys = keys[:0]
-		for i := range part {
-			keys = append(keys, part[i][:]...)
+		for _, i := range part {
+			keys = append(keys, ids[i][:]...)
 		}
 		err := tx.each(locate, []any{keys, len(part), list, now}, func(scan func(...any) error) error {
 			p := Place{Found: true}
@@ -47,9 +49,9 @@ func (tx *Tx) Locate(caches []int64, ids []chunk.ID) ([]Place, error) {
 			if err := scan(&i, &rank, &p.Cache, &p.Pack, &p.Entry, &p.Size, &p.Raw, &whole, &bits); err != nil {
 				return err
 			}
-			old := &places[start+i]
-			if (whole || sees(bits, p.Entry)) && (!old.Found || rank < ranks[i] || rank == ranks[i] && p.Pack < old.Pack) {
-				*old, ranks[i] = p, rank
+			old, best := &places[part[i]], &ranks[part[i]]
+			if (whole || sees(bits, p.Entry)) && (!old.Found || rank < *best || rank == *best && p.Pack < old.Pack) {
+				*old, *best = p, rank
 			}
 			return nil
 		})

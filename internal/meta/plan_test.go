@@ -1,0 +1,65 @@
+package meta
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// A table with a million rows must not be read from end to end for one answer.
+func TestHotQueriesUseIndexes(t *testing.T) {
+	db := open(t, Options{})
+	scan := regexp.MustCompile(`SCAN (\w+)`)
+	for name, query := range map[string]string{
+		"Path": readPath, "MissingPaths": missingPaths, "Locate": locate, "FindNARs": findNARs, "FindPack": findPack,
+		"TouchPaths": touchPaths, "SetComplete": completePaths,
+		"staged":    "SELECT start, data FROM staged WHERE cache_id = $1 AND hash = $2 AND nar = $3 AND staged_at > $4 ORDER BY start",
+		"expired":   "DELETE FROM seen_tokens WHERE until <= $1",
+		"old parts": "DELETE FROM staged WHERE staged_at <= $1",
+		"drop":      "DELETE FROM visible WHERE cache_id = $1",
+	} {
+		t.Run(name, func(t *testing.T) {
+			var plan []string
+			update(t, db, func(tx *Tx) error {
+				args := make([]any, strings.Count(query, "$")) // more than there are: NULLs
+				return tx.each("EXPLAIN QUERY PLAN "+query, args, func(scan func(...any) error) error {
+					var id, parent, unused int
+					var detail string
+					err := scan(&id, &parent, &unused, &detail)
+					plan = append(plan, detail)
+					return err
+				})
+			})
+			for _, line := range plan {
+				// k is the short list of caches that the caller gave.
+				if m := scan.FindStringSubmatch(line); m != nil && m[1] != "k" && m[1] != "json_each" {
+					t.Errorf("%s is scanned:\n%s", m[1], strings.Join(plan, "\n"))
+				}
+			}
+			if len(plan) == 0 {
+				t.Error("no plan")
+			}
+		})
+	}
+}
+
+// An inner join would answer for unknown chunks without looking at what is
+// visible, and a clock would tell them from invisible ones (design §4).
+func TestLocateLooksForVisibilityOfUnknownChunksToo(t *testing.T) {
+	db := open(t, Options{})
+	var left int
+	update(t, db, func(tx *Tx) error {
+		return tx.each("EXPLAIN QUERY PLAN "+locate, []any{[]byte{}, 0, "[]", 0}, func(scan func(...any) error) error {
+			var id, parent, unused int
+			var detail string
+			err := scan(&id, &parent, &unused, &detail)
+			if strings.Contains(detail, "LEFT-JOIN") {
+				left++
+			}
+			return err
+		})
+	})
+	if left != 2 {
+		t.Errorf("%d left joins in the plan, want those of chunks and visible", left)
+	}
+}
