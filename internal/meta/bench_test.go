@@ -127,8 +127,8 @@ func BenchmarkMissingPaths60k(b *testing.B) {
 }
 
 func BenchmarkPutPath1000(b *testing.B) {
-	db, c := benchDB(b, 0, 0)
-	n := 0
+	db, c := benchDB(b, 100_000, 0)
+	n := 1_000_000
 	for b.Loop() {
 		update(b, db, func(tx *Tx) error { return putBatch(tx, c, n, 1000) })
 		n += 1000

@@ -12,7 +12,7 @@
 // transaction here (package ledger), so this database can be lost. The mutators
 // take or make their records themselves: nobody can forget one.
 //
-//	Update ──┐                     ┌─ SAVEPOINT fn RELEASE ─┐
+//	Update ──┐                     ┌─ fn                    ┐
 //	Update ──┼─ one writer ─ BEGIN ┼─ SAVEPOINT fn RELEASE ─┼─ log records ─ COMMIT
 //	Update ──┘                     └─ SAVEPOINT fn ROLLBACK ┘  (one object)
 //	View ──── one of a few readers, a snapshot, never waits for the writer

@@ -131,11 +131,15 @@ func sorted(n int, compare func(a, b int) int) []int {
 	return order
 }
 
-const putPath = `INSERT INTO paths (cache_id, hash, nar_id, store_path, refs, upstream, deriver, system, ca, sigs, created_by, created_at, last_used, incomplete)
-	VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
-	ON CONFLICT (cache_id, hash) DO UPDATE SET nar_id = excluded.nar_id, store_path = excluded.store_path, refs = excluded.refs,
-		upstream = excluded.upstream, deriver = excluded.deriver, system = excluded.system, ca = excluded.ca, sigs = excluded.sigs,
-		created_by = excluded.created_by, created_at = excluded.created_at, last_used = excluded.last_used, incomplete = excluded.incomplete`
+// insertPath and replacePath are two statements, not an upsert: SQLite keeps a
+// journal for each statement that may update a foreign key, even when it inserts,
+// and a batch of a thousand takes twice as long.
+const (
+	insertPath = `INSERT INTO paths (cache_id, hash, nar_id, store_path, refs, upstream, deriver, system, ca, sigs, created_by, created_at, last_used, incomplete)
+	VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) ON CONFLICT (cache_id, hash) DO NOTHING`
+	replacePath = `UPDATE paths SET nar_id = $3, store_path = $4, refs = $5, upstream = $6, deriver = $7, system = $8, ca = $9, sigs = $10,
+	created_by = $11, created_at = $12, last_used = $13, incomplete = $14 WHERE cache_id = $1 AND hash = $2`
+)
 
 // PutPath adds a path to a live cache, or replaces all that was known of it, and
 // logs rec, which must name the same cache and path; its NAR is filled in. Zero
@@ -175,8 +179,12 @@ func (tx *Tx) putPath(p *Path, rec *ledger.Path) error {
 	if p.LastUsed.IsZero() {
 		p.LastUsed = tx.now
 	}
-	_, err = tx.exec(putPath, p.CacheID, p.Hash, p.NAR, p.StorePath, lists[0], lists[1], p.Deriver, p.System, p.CA, lists[2],
-		p.CreatedBy, stamp(p.CreatedAt), stamp(p.LastUsed), p.Incomplete)
+	args := []any{p.CacheID, p.Hash, p.NAR, p.StorePath, lists[0], lists[1], p.Deriver, p.System, p.CA, lists[2],
+		p.CreatedBy, stamp(p.CreatedAt), stamp(p.LastUsed), p.Incomplete}
+	n, err := tx.exec(insertPath, args...)
+	if err == nil && n == 0 {
+		_, err = tx.exec(replacePath, args...)
+	}
 	return err
 }
 

@@ -105,40 +105,50 @@ func (w *writer) run() {
 // lone Update costs one commit, and while that takes its time the next batch
 // gathers by itself.
 func (w *writer) batch(first *job) {
-	var ok []*job
-	var records []ledger.Record
 	if err := w.begin(); err != nil {
 		first.turn <- nil
 		first.done <- err
 		return
 	}
-	var broken error
-	size, start := 0, time.Now()
-	for j, n := first, 1; j != nil; n++ {
-		var recs []ledger.Record
-		var err error
-		if recs, err, broken = w.one(j); err != nil {
-			j.done <- err
-		} else {
-			ok = append(ok, j)
-			records = append(records, recs...)
-			size += weight(recs)
-		}
-		j = nil
-		if broken == nil && n < batchFuncs && size < batchRecords && time.Since(start) < batchTime {
-			select {
-			case j = <-w.db.jobs:
-			default:
-			}
-		}
+	recs, err := w.turn(first)
+	if err != nil {
+		w.conn.rollback(w.db.opt.Log)
+		first.done <- err
+		return
 	}
-	err := w.end(len(ok) > 0 && broken == nil, records)
+	ok, recs, broken := w.others(recs)
 	if broken != nil {
+		w.conn.rollback(w.db.opt.Log)
 		err = broken
+	} else {
+		err = w.end(recs)
 	}
-	for _, j := range ok {
+	for _, j := range append(ok, first) {
 		j.done <- err
 	}
+}
+
+// others runs the jobs that wait, each in a savepoint. The first needs none,
+// since alone it is undone by undoing all: a savepoint keeps a copy of every page
+// that is changed after it, and most batches are of one.
+func (w *writer) others(recs []ledger.Record) (ok []*job, _ []ledger.Record, broken error) {
+	size, start := weight(recs), time.Now()
+	for n := 1; broken == nil && n < batchFuncs && size < batchRecords && time.Since(start) < batchTime; n++ {
+		var j *job
+		select {
+		case j = <-w.db.jobs:
+		default:
+			return ok, recs, nil
+		}
+		var more []ledger.Record
+		var err error
+		if more, err, broken = w.one(j); err != nil {
+			j.done <- err
+			continue
+		}
+		ok, recs, size = append(ok, j), append(recs, more...), size+weight(more)
+	}
+	return ok, recs, broken
 }
 
 func (w *writer) begin() error {
@@ -151,25 +161,18 @@ func (w *writer) begin() error {
 	return nil
 }
 
-// one gives a job its turn. The savepoint is released in either case, since
+// one runs a job in a savepoint, which is released in either case, since
 // ROLLBACK TO leaves it standing. When a savepoint cannot be made, undone or
 // released, SQLite has rolled back the whole transaction by itself (it does on a
 // full disk): then the batch is broken, and going on would commit the rest
 // statement by statement, ahead of its records.
-func (w *writer) one(j *job) (_ []ledger.Record, err, broken error) {
+func (w *writer) one(j *job) (recs []ledger.Record, err, broken error) {
 	if err := w.conn.exec("SAVEPOINT job"); err != nil {
 		j.turn <- nil
 		err = fmt.Errorf("begin: %w", err)
 		return nil, err, err
 	}
-	tx := &Tx{conn: w.conn, now: w.db.opt.Now(), writable: true}
-	j.turn <- tx
-	err = <-j.ran
-	if err == nil {
-		err = tx.failed // even if the function made light of it
-	}
-	w.report(err)
-	if err != nil {
+	if recs, err = w.turn(j); err != nil {
 		if e := w.conn.exec("ROLLBACK TO job"); e != nil {
 			return nil, err, fmt.Errorf("roll back: %w", e)
 		}
@@ -178,7 +181,19 @@ func (w *writer) one(j *job) (_ []ledger.Record, err, broken error) {
 		e = fmt.Errorf("release savepoint: %w", e)
 		return nil, cmp.Or(err, e), e
 	}
-	return tx.records, err, nil
+	return recs, err, nil
+}
+
+// turn gives a job its turn and waits for its function.
+func (w *writer) turn(j *job) ([]ledger.Record, error) {
+	tx := &Tx{conn: w.conn, now: w.db.opt.Now(), writable: true}
+	j.turn <- tx
+	err := <-j.ran
+	if err == nil {
+		err = tx.failed // even if the function made light of it
+	}
+	w.report(err)
+	return tx.records, err
 }
 
 // report logs a panic with its stack, which the caller's error does not show.
@@ -191,11 +206,7 @@ func (w *writer) report(err error) {
 // end makes the batch durable: the records first, since the bucket is the truth
 // and a record without its transaction is harmless, while a transaction without
 // its record is lost with the database.
-func (w *writer) end(commit bool, records []ledger.Record) error {
-	if !commit {
-		w.conn.rollback(w.db.opt.Log)
-		return nil
-	}
+func (w *writer) end(records []ledger.Record) error {
 	if err := w.journal(records); err != nil {
 		w.conn.rollback(w.db.opt.Log)
 		return fmt.Errorf("log records: %w", err)
