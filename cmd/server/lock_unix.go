@@ -10,6 +10,9 @@ import (
 	"syscall"
 )
 
+// errLocked says that another process has the lock.
+var errLocked = errors.New("another attic-server uses the database")
+
 // lockData makes sure that one server at a time uses a database: two writers
 // would give records the same numbers. The lock ends with the process.
 func lockData(database string) (*os.File, error) {
@@ -25,7 +28,7 @@ func lockData(database string) (*os.File, error) {
 	}
 	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		err = fmt.Errorf("another attic-server uses the database %s", database)
+		err = fmt.Errorf("%w %s", errLocked, database)
 	}
 	if err != nil {
 		_ = f.Close() // nothing was written

@@ -105,6 +105,7 @@ func (p *program) listenAndServe(ctx context.Context, cfg *config.Server, log *s
 	if p.mode == "db-migrations" {
 		return ln.Close()
 	}
+	defer serveAdmin(ctx, cfg, st, log)()
 	p.welcome(cfg, ln.Addr())
 	if p.listening != nil {
 		p.listening(ln.Addr().String())

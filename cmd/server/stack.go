@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/org/attic-action/internal/admin"
 	"github.com/org/attic-action/internal/blob/disk"
 	"github.com/org/attic-action/internal/config"
 	"github.com/org/attic-action/internal/depot"
@@ -31,6 +32,7 @@ type stack struct {
 	db     *meta.DB
 	lock   *os.File
 	server *server.Server
+	admin  *admin.Mux
 }
 
 // openStack opens what the configuration names, from the bottom up.
@@ -81,6 +83,7 @@ func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *st
 		SoftDelete: cfg.SoftDeleteCaches, WaivePossession: !cfg.RequireProof, MaxNarInfoSize: max(cfg.MaxNarInfoSize, 1),
 		Cut: cfg.Chunking, Now: time.Now, Log: log,
 	}
+	st.admin = newAdmin(st, cfg)
 	return st, mountExchange(st.server, cfg)
 }
 
