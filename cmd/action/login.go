@@ -26,11 +26,12 @@ const (
 	maxConfig = 1 << 20
 )
 
-// login is where to push, and with what right.
+// login is where to push, and with what right. Its fields are exported because
+// fmt does not ask unexported ones how they want to be printed.
 type login struct {
-	endpoint string
-	token    secret
-	cache    string
+	Endpoint string
+	Token    secret
+	Cache    string
 }
 
 // sources are where a login comes from.
@@ -70,27 +71,27 @@ func (s sources) resolve(ref string) (login, error) {
 	if err != nil {
 		return login{}, err
 	}
-	out := login{cache: cache}
+	out := login{Cache: cache}
 	switch envServer := s.getenv("ATTIC_SERVER"); {
 	case s.server != "":
-		out.endpoint = s.server
+		out.Endpoint = s.server
 	case named:
 		server, ok := cfg.Servers[name]
 		if !ok {
 			return login{}, fmt.Errorf("no server %q is in attic's configuration %s", name, s.configFile())
 		}
-		out.endpoint = server.Endpoint
+		out.Endpoint = server.Endpoint
 	case envServer != "":
-		out.endpoint = envServer
+		out.Endpoint = envServer
 	default:
-		if out.endpoint, err = cfg.defaultEndpoint(s.configFile()); err != nil {
+		if out.Endpoint, err = cfg.defaultEndpoint(s.configFile()); err != nil {
 			return login{}, err
 		}
 	}
-	if _, err := client.ParseEndpoint(out.endpoint); err != nil {
+	if _, err := client.ParseEndpoint(out.Endpoint); err != nil {
 		return login{}, err
 	}
-	out.token, err = s.token(cfg, name, out.endpoint)
+	out.Token, err = s.token(cfg, name, out.Endpoint)
 	return out, err
 }
 

@@ -87,7 +87,7 @@ func (o pushOptions) run(ctx context.Context, ref string, paths []string, in io.
 	display := newDisplay(errOut)
 	log := slog.New(slog.NewTextHandler(display, &slog.HandlerOptions{Level: logLevel(os.Getenv)}))
 	c, err := client.New(client.Options{
-		Endpoint: login.endpoint, Token: client.StaticToken(string(login.token)),
+		Endpoint: login.Endpoint, Token: client.StaticToken(string(login.Token)),
 		UserAgent: "attic-action/" + version(), Log: log,
 	})
 	if err != nil {
@@ -97,9 +97,9 @@ func (o pushOptions) run(ctx context.Context, ref string, paths []string, in io.
 		Client: c, Nix: &nixcli.Nix{Log: log}, Log: log, Progress: &display.Progress, Jobs: o.jobs, TempDir: os.Getenv("RUNNER_TEMP"),
 	}
 	stop := display.start()
-	total, err := o.batches(ctx, p, login.cache, paths, in)
+	total, err := o.batches(ctx, p, login.Cache, paths, in)
 	stop()
-	return o.finish(ctx, login.cache, total, err, out, errOut)
+	return o.finish(ctx, login.Cache, total, err, out, errOut)
 }
 
 // logLevel is Debug where a runner was asked for it, else Warn.
