@@ -85,8 +85,10 @@ func TestRecordsComeBackWhole(t *testing.T) {
 		{NAR: &NAR{Form: Hex{1}, Hash: [32]byte{2}, Size: 1 << 60, FileSize: 5, Verified: true, Pieces: []byte{0, 1}, Layout: []Span{{Pack: "p", First: 1, Count: 2, Trailer: true}, {Literal: []byte("x")}}, CreatedAt: at}},
 		{Path: &Path{Cache: "a", StorePath: "/s", NARHash: [32]byte{3}, Form: Hex{4}, References: []string{"r"}, Upstream: []string{"u"}, Deriver: "d", System: "s", CA: "c", Sigs: []string{"g"}, CreatedBy: "b", CreatedAt: at}},
 		{PathDeleted: &PathDeleted{Cache: "a", Hash: "h", At: at}},
-		{TokenIssued: &TokenIssued{ID: "i", Subject: "s", Policy: "p", At: at, Expires: at}},
-		{TokenRevoked: &TokenRevoked{ID: "i", At: at}},
+		{TokenIssued: &TokenIssued{ID: "i", Subject: "s", Policies: []string{"p"}, Caches: []string{"c:pull"}, At: at, Expires: at}},
+		{TokenRevoked: &TokenRevoked{ID: "i", At: at, Expires: at}},
+		{KeyRotated: &KeyRotated{Cache: "c", PublicKey: "c.2:k", At: at,
+			Old: []OldKey{{PublicKey: "c:k", SealedKey: []byte{1}, RotatedAt: at, Until: at}}}},
 	}
 	l := &Log{Blobs: blobtest.NewMem(), Epoch: 3}
 	if err := l.Append(t.Context(), 7, recs); err != nil {

@@ -30,7 +30,8 @@ type Record struct {
 	PathDeleted  *PathDeleted  `json:"path_deleted,omitempty"`
 	TokenIssued  *TokenIssued  `json:"token_issued,omitempty"`
 	TokenRevoked *TokenRevoked `json:"token_revoked,omitempty"`
-	// To come: pin, policy, key_rotated, quarantine.
+	KeyRotated   *KeyRotated   `json:"key_rotated,omitempty"`
+	// To come: pin, policy, quarantine.
 }
 
 // Part is the place of an object among those of one sequence number, from 1.
@@ -107,17 +108,36 @@ type PathDeleted struct {
 
 // TokenIssued remembers that a token exists, never the token.
 type TokenIssued struct {
-	ID      string    `json:"id"` // jti
-	Subject string    `json:"subject,omitempty"`
-	Policy  string    `json:"policy,omitempty"`
-	At      time.Time `json:"at"`
-	Expires time.Time `json:"expires"`
+	ID       string    `json:"id"` // jti
+	Subject  string    `json:"subject,omitempty"`
+	Policies []string  `json:"policies,omitempty"` // that granted it; none: made by hand
+	Caches   []string  `json:"caches,omitempty"`   // "pattern:permission,permission"
+	At       time.Time `json:"at"`
+	Expires  time.Time `json:"expires,omitzero"` // zero: never
 }
 
 // TokenRevoked makes a token worthless before it expires.
 type TokenRevoked struct {
-	ID string    `json:"id"`
-	At time.Time `json:"at"`
+	ID      string    `json:"id"`
+	At      time.Time `json:"at"`
+	Expires time.Time `json:"expires,omitzero"` // of the token; zero: never, or not known
+}
+
+// KeyRotated is what a cache's keys are after a rotation. The present one is in
+// the Cache record beside it.
+type KeyRotated struct {
+	Cache     string    `json:"cache"`
+	PublicKey string    `json:"public_key"` // the present one
+	Old       []OldKey  `json:"old"`        // all that it had before, newest first
+	At        time.Time `json:"at"`
+}
+
+// OldKey signs along until its end.
+type OldKey struct {
+	PublicKey string    `json:"public_key"`
+	SealedKey []byte    `json:"sealed_key,omitempty"` // none after its end
+	RotatedAt time.Time `json:"rotated_at"`
+	Until     time.Time `json:"until"`
 }
 
 // Hex is a SHA-256 that is written as 64 hexadecimal digits.

@@ -153,6 +153,7 @@ func (tx *Tx) dropCache(name string) error {
 		"DELETE FROM paths WHERE cache_id = $1",
 		"DELETE FROM visible WHERE cache_id = $1",
 		"DELETE FROM staged WHERE cache_id = $1",
+		"DELETE FROM old_keys WHERE cache_id = $1",
 		"DELETE FROM caches WHERE id = $1",
 	} {
 		if _, err := tx.exec(query, id); err != nil {
