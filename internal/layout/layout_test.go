@@ -30,7 +30,7 @@ var floors = [][]string{
 // them.
 var tools = []string{
 	"internal/bench", "internal/blob/blobtest", "internal/oidctest", "internal/oidctest/issuer",
-	"internal/server/servertest", "internal/layout",
+	"internal/server/servertest", "internal/layout", "internal/e2e",
 }
 
 type listed struct {

@@ -1,0 +1,182 @@
+package e2e
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// server is an attic-server as its operator has it: a process on a directory.
+type server struct {
+	t    testing.TB
+	home string
+	data string
+	url  string // without a slash at the end
+	args []string
+	env  []string
+	proc *process
+	logs []*process // of earlier lives too
+}
+
+// startServer runs a server with an empty directory and waits until it listens.
+func startServer(t testing.TB, args ...string) *server {
+	t.Helper()
+	home := t.TempDir()
+	return startServerOn(t, filepath.Join(home, "server"), args...)
+}
+
+// startServerOn runs a server whose data are in a directory of the caller's.
+func startServerOn(t testing.TB, data string, args ...string) *server {
+	t.Helper()
+	s := &server{t: t, home: t.TempDir(), data: data, args: args}
+	s.env = environment(s.home)
+	s.startOn("127.0.0.1:0")
+	t.Cleanup(func() {
+		if t.Failed() {
+			for i, p := range s.logs {
+				t.Logf("server %s, life %d:\n%s", s.url, i+1, tail(p.err.String()))
+			}
+		}
+	})
+	return s
+}
+
+func (s *server) startOn(addr string) {
+	s.t.Helper()
+	args := append([]string{"--data", s.data, "--listen", addr, "--log-format", "json"}, s.args...)
+	s.proc = start(s.t, s.env, rig.server, args...)
+	s.logs = append(s.logs, s.proc)
+	until(s.t, "the server listens", func() bool {
+		_, rest, found := strings.Cut(s.proc.err.String(), "listens on ")
+		url, _, whole := strings.Cut(rest, "/\n")
+		if found && whole {
+			s.url = url
+			return true
+		}
+		if !s.proc.running() {
+			s.t.Fatalf("the server ended: exit %d\n%s", s.proc.wait().code, tail(s.proc.err.String()))
+		}
+		return false
+	})
+}
+
+// restart runs the server again on the same data and the same port.
+func (s *server) restart() {
+	s.t.Helper()
+	s.startOn(s.addr())
+}
+
+func (s *server) addr() string { return strings.TrimPrefix(s.url, "http://") }
+
+// stop asks the server to end and returns its exit code.
+func (s *server) stop() int {
+	s.t.Helper()
+	s.proc.signal(s.t, syscall.SIGTERM)
+	return s.proc.wait().code
+}
+
+// token makes an access token with flags of make-token.
+func (s *server) token(flags ...string) string {
+	s.t.Helper()
+	args := append([]string{"make-token", "--data", s.data, "--sub", "e2e", "--validity", "1h"}, flags...)
+	return run(s.t, s.env, rig.server, args...)
+}
+
+// cache makes a cache and returns a token that may push to it and pull from it, and no other, and the
+// cache's public key.
+func (s *server) cache(name string, public bool) (tok, key string) {
+	s.t.Helper()
+	admin := s.token("--create-cache", name, "--pull", name)
+	body := fmt.Sprintf(`{"keypair":"Generate","is_public":%v,"store_dir":"/nix/store","priority":41,"upstream_cache_key_names":[]}`, public)
+	req := s.request(http.MethodPost, "/_api/v1/cache-config/"+name, admin, strings.NewReader(body))
+	req.Header.Set("Content-Type", "application/json")
+	s.want(http.StatusOK, req)
+	var config struct {
+		PublicKey string `json:"public_key"`
+	}
+	text := s.want(http.StatusOK, s.request(http.MethodGet, "/_api/v1/cache-config/"+name, admin, nil))
+	if err := json.Unmarshal([]byte(text), &config); err != nil || config.PublicKey == "" {
+		s.t.Fatalf("cache config %s: %v", text, err)
+	}
+	return s.token("--pull", name, "--push", name), config.PublicKey
+}
+
+func (s *server) request(method, path, tok string, body io.Reader) *http.Request {
+	s.t.Helper()
+	req := must(http.NewRequest(method, s.url+path, body))(s.t)
+	if tok != "" {
+		req.Header.Set("Authorization", "Bearer "+tok)
+	}
+	return req
+}
+
+// want sends a request whose answer must have the status, and returns the answer's body.
+func (s *server) want(status int, req *http.Request) string {
+	s.t.Helper()
+	got, text := s.send(req)
+	if got != status {
+		s.t.Fatalf("%s %s: got %d, want %d: %s", req.Method, req.URL.Path, got, status, tail(text))
+	}
+	return text
+}
+
+func (s *server) send(req *http.Request) (status int, body string) {
+	s.t.Helper()
+	resp := must(http.DefaultTransport.RoundTrip(req))(s.t)
+	defer resp.Body.Close()
+	return resp.StatusCode, string(must(io.ReadAll(resp.Body))(s.t))
+}
+
+// access is a line of the access log.
+type access struct {
+	Msg, Method, Route, Path, Error string
+	Status                          int
+	BytesIn                         int64 `json:"bytes_in"`
+	BytesOut                        int64 `json:"bytes_out"`
+}
+
+// requests are the requests that the server has answered in its present life.
+func (s *server) requests() []access {
+	var all []access
+	for lines := bufio.NewScanner(strings.NewReader(s.proc.err.String())); lines.Scan(); {
+		var a access
+		if json.Unmarshal(lines.Bytes(), &a) == nil && a.Msg == "request" {
+			all = append(all, a)
+		}
+	}
+	return all
+}
+
+// stored is how many bytes of packs are on the disk.
+func (s *server) stored() int64 {
+	s.t.Helper()
+	var sum int64
+	err := filepath.WalkDir(s.data, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.Contains(path, "/packs/") {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil {
+			sum += info.Size()
+		}
+		return err
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return sum
+}
+
+// openFiles counts the server's descriptors.
+func (s *server) openFiles() int {
+	s.t.Helper()
+	return len(must(os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.proc.cmd.Process.Pid)))(s.t))
+}
