@@ -47,7 +47,9 @@ func (d *display) start() (stop func()) {
 	end, ended := make(chan struct{}), make(chan struct{})
 	draw := d.lines
 	if f, ok := d.out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		draw = d.drawBars
+		if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 0 { // some terminals have no size; no bar fits
+			draw = d.drawBars
+		}
 	}
 	go func() {
 		defer close(ended)

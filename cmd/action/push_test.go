@@ -227,17 +227,3 @@ func TestTokenIsNotPrinted(t *testing.T) {
 		}
 	}
 }
-
-func TestActionDoesNotLinkTheServer(t *testing.T) {
-	out, err := exec.Command("go", "list", "-deps", ".").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, dep := range strings.Fields(string(out)) {
-		for _, bad := range []string{"database/sql", "modernc.org/", "/internal/meta", "/internal/depot", "/internal/server"} {
-			if strings.Contains(dep, bad) {
-				t.Errorf("cmd/action links %s", dep)
-			}
-		}
-	}
-}
