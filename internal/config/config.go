@@ -6,6 +6,7 @@
 //	[database] [storage] [chunking] [compression] [garbage-collection]
 //	[jwt] [jwt.signing]                                  Attic's, all of them
 //	[oidc] [[oidc.issuer]] [[trust]]                     ours
+//	trusted-proxies [limits] [audit]                     ours
 //
 // A file written for Attic works as it is. What has another meaning here, or
 // none, is told by a warning and never refused; what cannot be meant is an error
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"github.com/org/attic-action/internal/chunk"
+	"github.com/org/attic-action/internal/peer"
 	"github.com/org/attic-action/internal/token"
 	"github.com/org/attic-action/internal/trust"
 )
@@ -42,7 +44,10 @@ type Server struct {
 	RootKey             Secret // ATTIC_SERVER_ROOT_KEY, for servers that have a public key only
 	OIDC                OIDC
 	Trust               []trust.Policy // each has been compiled once, so they are right
-	Warnings            []string       // one line each
+	Peers               peer.Finder    // whose word counts for a request's address
+	Limits              Limits
+	Audit               Audit
+	Warnings            []string // one line each
 }
 
 // Database is where metadata is.

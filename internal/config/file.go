@@ -30,6 +30,9 @@ type file struct {
 	OldHS256            *string         `toml:"token-hs256-secret-base64"` // before [jwt.signing]
 	OIDC                *fileOIDC       `toml:"oidc"`
 	Trust               []trust.Policy  `toml:"trust"`
+	TrustedProxies      []string        `toml:"trusted-proxies"`
+	Limits              *fileLimits     `toml:"limits"`
+	Audit               *fileAudit      `toml:"audit"`
 }
 
 type fileDatabase struct {

@@ -6,8 +6,8 @@ import (
 )
 
 // keys looks for keys that nobody reads. At the top level, and wherever one could
-// widen what somebody is granted, that is an error; in Attic's tables, where
-// Attic says nothing, a warning.
+// widen what somebody is granted, that is an error, as in all tables of
+// ours; in Attic's tables, where Attic says nothing, a warning.
 func (b *builder) keys(*Server) error {
 	unknown := map[string]bool{}
 	for _, k := range b.keysAt {
@@ -19,7 +19,7 @@ func (b *builder) keys(*Server) error {
 		unknown[k.key] = true
 		table, _, _ := strings.Cut(stripIndices(k.key), ".")
 		hint, spelling := suggest(parent, name)
-		if parent == "" || table == "trust" || table == "oidc" || spelling {
+		if parent == "" || table == "trust" || table == "oidc" || table == "limits" || table == "audit" || spelling {
 			return b.wrong(k.key, "there is no such key%s", hint)
 		}
 		b.warn(k.key, "there is no such key%s; it is ignored", hint)
