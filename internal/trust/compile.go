@@ -20,16 +20,19 @@ const (
 	maxText     = 512
 )
 
-// Compile checks policies and returns them as a Set. Its error names the policy, the
-// key and the value.
-func Compile(policies []Policy) (*Set, error) {
+// Compile checks policies and returns them as a Set; issuers are of the kinds that
+// their URLs tell. Its error names the policy, the key and the value.
+func Compile(policies []Policy) (*Set, error) { return Issuers(nil).Compile(policies) }
+
+// Compile is Compile with issuers of these kinds.
+func (is Issuers) Compile(policies []Policy) (*Set, error) {
 	if len(policies) > maxPolicies {
 		return nil, fmt.Errorf("%d trust policies, at most %d are possible", len(policies), maxPolicies)
 	}
 	s := &Set{policies: make([]compiled, 0, len(policies))}
 	names := make(map[string]bool, len(policies))
 	for i, p := range policies {
-		c, err := compile(p)
+		c, err := is.compile(p)
 		if err != nil {
 			if !validName(p.Name) {
 				return nil, fmt.Errorf("trust policy %d: %w", i+1, err)
@@ -45,23 +48,27 @@ func Compile(policies []Policy) (*Set, error) {
 	return s, nil
 }
 
-func compile(p Policy) (compiled, error) {
+func (is Issuers) compile(p Policy) (compiled, error) {
 	if err := checkTexts(p); err != nil {
 		return compiled{}, err
+	}
+	if p.Sub != "" {
+		return compiled{}, keyError("sub", p.Sub, "is not a key: the text of sub changes with a repository's settings and its parts can be confused; say repository-id, ref, environment and events in place of it")
 	}
 	grant, err := compileGrant(p)
 	if err != nil {
 		return compiled{}, err
 	}
-	c := compiled{issuer: p.Issuer, grant: grant}
+	c := compiled{issuer: p.Issuer, grant: grant, source: p}
 	if c.issuer == "" {
 		c.issuer = GitHub
 	}
 	if err := checkIssuer(c.issuer); err != nil {
 		return compiled{}, keyError("issuer", p.Issuer, err.Error())
 	}
-	for _, part := range []func(Policy) ([]rule, error){identityRules, eventRules, refRules, workflowRules, runnerRules} {
-		rules, err := part(p)
+	c.profile = is.profile(c.issuer)
+	for _, part := range []func(Policy, *profile) ([]rule, error){identityRules, eventRules, refRules, workflowRules, runnerRules} {
+		rules, err := part(p, c.profile)
 		if err != nil {
 			return compiled{}, err
 		}
@@ -71,51 +78,58 @@ func compile(p Policy) (compiled, error) {
 		// Otherwise whoever may push any branch of the repository may write the cache.
 		return compiled{}, fmt.Errorf("grant = [%s]: more than pull needs one of ref, ref-glob, environment or ref-protected = true", strings.Join(p.Grant, ", "))
 	}
+	if err := checkWidth(p, c.profile, grant.Perm); err != nil {
+		return compiled{}, err
+	}
+	c.rules = append(c.rules, runnerGuard(p, c.profile, grant.Perm)...)
 	return c, nil
 }
 
-func identityRules(p Policy) ([]rule, error) {
+func identityRules(p Policy, pr *profile) ([]rule, error) {
+	id, owner, err := pr.ids(p)
+	if err != nil {
+		return nil, err
+	}
 	var rules []rule
-	switch {
-	case p.RepositoryID < 0:
-		return nil, keyError("repository-id", p.RepositoryID, "must be positive")
-	case p.RepositoryOwnerID < 0:
-		return nil, keyError("repository-owner-id", p.RepositoryOwnerID, "must be positive")
-	case p.RepositoryID == 0 && p.RepositoryOwnerID == 0:
-		return nil, fmt.Errorf("repository-id or repository-owner-id is required: a name alone can be given up and taken by somebody else")
+	if id != "" {
+		rules = append(rules, equal(pr.id.key, claim(pr.id.claim), id))
 	}
-	if p.RepositoryID != 0 {
-		rules = append(rules, id("repository_id", p.RepositoryID))
-	}
-	if p.RepositoryOwnerID != 0 {
-		rules = append(rules, id("repository_owner_id", p.RepositoryOwnerID))
+	if owner != "" {
+		rules = append(rules, equal(pr.owner.key, claim(pr.owner.claim), owner))
 	}
 	if p.Repository != "" {
 		owner, name, ok := strings.Cut(p.Repository, "/")
-		if !ok || owner == "" || name == "" || strings.ContainsAny(name, "/*") || strings.Contains(owner, "*") {
+		// GitLab's groups are nested.
+		if !ok || owner == "" || name == "" || strings.Contains(p.Repository, "*") || pr.kind != KindGitLab && strings.Contains(name, "/") {
 			return nil, keyError("repository", p.Repository, "must be owner/name, without patterns")
 		}
-		rules = append(rules, equal("repository", p.Repository))
+		rules = append(rules, equal("repository", pr.repository, p.Repository))
+	}
+	if p.RepositoryOwner != "" {
+		if strings.Contains(p.RepositoryOwner, "*") || pr.kind != KindGitLab && strings.Contains(p.RepositoryOwner, "/") {
+			return nil, keyError("repository-owner", p.RepositoryOwner, "must be a name, without patterns")
+		}
+		rules = append(rules, equal("repository-owner", pr.ownerName, p.RepositoryOwner))
 	}
 	return rules, nil
 }
 
-func eventRules(p Policy) ([]rule, error) {
+func eventRules(p Policy, pr *profile) ([]rule, error) {
 	if p.Events == nil {
-		return []rule{oneOf("event_name", DefaultEvents)}, nil
+		return []rule{oneOf("events", claim(pr.event), pr.defaults)}, nil
 	}
 	if len(p.Events) == 0 {
-		return nil, fmt.Errorf("events = []: admits nothing, leave it out for %s", strings.Join(DefaultEvents, ", "))
+		return nil, fmt.Errorf("events = []: admits nothing, leave it out for %s", strings.Join(pr.defaults, ", "))
 	}
 	for _, e := range p.Events {
 		if e == "" || strings.Trim(e, "abcdefghijklmnopqrstuvwxyz_") != "" {
 			return nil, keyError("events", e, "must be event names such as push, without patterns")
 		}
 	}
-	return []rule{oneOf("event_name", p.Events)}, nil
+	return []rule{oneOf("events", claim(pr.event), p.Events)}, nil
 }
 
-func refRules(p Policy) ([]rule, error) {
+func refRules(p Policy, pr *profile) ([]rule, error) {
 	var rules []rule
 	switch {
 	case p.Ref != "" && p.RefGlob != "":
@@ -124,7 +138,7 @@ func refRules(p Policy) ([]rule, error) {
 		if err := checkRef(p.Ref); err != "" {
 			return nil, keyError("ref", p.Ref, err)
 		}
-		rules = append(rules, equal("ref", p.Ref))
+		rules = append(rules, equal("ref", pr.ref, p.Ref))
 	case p.RefGlob != "":
 		if err := checkGlob(p.RefGlob); err != nil {
 			return nil, keyError("ref-glob", p.RefGlob, err.Error())
@@ -133,10 +147,13 @@ func refRules(p Policy) ([]rule, error) {
 		if prefix := fixedPrefix(p.RefGlob); !strings.HasPrefix(prefix, "refs/") || strings.Count(prefix, "/") < 2 {
 			return nil, keyError("ref-glob", p.RefGlob, "must begin with a kind of ref, such as refs/heads/")
 		}
-		rules = append(rules, matches("ref", p.RefGlob))
+		rules = append(rules, matches("ref-glob", pr.ref, p.RefGlob))
 	}
 	if p.RefProtected {
-		rules = append(rules, equal("ref_protected", "true"))
+		if pr.refProtected == "" {
+			return nil, pr.without("ref-protected")
+		}
+		rules = append(rules, equal("ref-protected", claim(pr.refProtected), "true"))
 	}
 	return rules, nil
 }
@@ -151,20 +168,22 @@ func checkRef(ref string) string {
 	return ""
 }
 
-func workflowRules(p Policy) ([]rule, error) {
+func workflowRules(p Policy, pr *profile) ([]rule, error) {
 	switch {
+	case pr.workflow == "" && (p.JobWorkflowRef != "" || p.JobWorkflowRefGlob != ""):
+		return nil, pr.without("job-workflow-ref")
 	case p.JobWorkflowRef != "" && p.JobWorkflowRefGlob != "":
 		return nil, fmt.Errorf("job-workflow-ref and job-workflow-ref-glob exclude each other")
 	case p.JobWorkflowRef != "":
 		if strings.Contains(p.JobWorkflowRef, "*") || !strings.Contains(p.JobWorkflowRef, "@") {
 			return nil, keyError("job-workflow-ref", p.JobWorkflowRef, "must be owner/name/.github/workflows/file@ref, without patterns")
 		}
-		return []rule{equal("job_workflow_ref", p.JobWorkflowRef)}, nil
+		return []rule{equal("job-workflow-ref", claim(pr.workflow), p.JobWorkflowRef)}, nil
 	case p.JobWorkflowRefGlob != "":
 		if err := checkWorkflowGlob(p.JobWorkflowRefGlob); err != nil {
 			return nil, keyError("job-workflow-ref-glob", p.JobWorkflowRefGlob, err.Error())
 		}
-		return []rule{matches("job_workflow_ref", p.JobWorkflowRefGlob)}, nil
+		return []rule{matches("job-workflow-ref-glob", claim(pr.workflow), p.JobWorkflowRefGlob)}, nil
 	}
 	return nil, nil
 }
@@ -187,16 +206,22 @@ func checkWorkflowGlob(glob string) error {
 	return nil
 }
 
-func runnerRules(p Policy) ([]rule, error) {
+func runnerRules(p Policy, pr *profile) ([]rule, error) {
 	var rules []rule
 	if p.Environment != "" {
-		rules = append(rules, equal("environment", p.Environment))
+		if pr.environment == "" {
+			return nil, pr.without("environment")
+		}
+		rules = append(rules, equal("environment", claim(pr.environment), p.Environment))
 	}
 	if p.RunnerEnvironment != "" {
-		if !slices.Contains([]string{"github-hosted", "self-hosted"}, p.RunnerEnvironment) {
-			return nil, keyError("runner-environment", p.RunnerEnvironment, "must be github-hosted or self-hosted")
+		if pr.runner == "" {
+			return nil, pr.without("runner-environment")
 		}
-		rules = append(rules, equal("runner_environment", p.RunnerEnvironment))
+		if !has(pr.runners(), p.RunnerEnvironment) {
+			return nil, keyError("runner-environment", p.RunnerEnvironment, "must be "+strings.Join(pr.runners(), " or "))
+		}
+		rules = append(rules, equal("runner-environment", claim(pr.runner), p.RunnerEnvironment))
 	}
 	return rules, nil
 }
@@ -269,12 +294,14 @@ func checkTexts(p Policy) error {
 		key    string
 		values []string
 	}{
-		{"issuer", []string{p.Issuer}}, {"repository", []string{p.Repository}},
+		{"issuer", []string{p.Issuer}}, {"repository", []string{p.Repository}}, {"repository-owner", []string{p.RepositoryOwner}},
+		{"pipeline-id", []string{p.PipelineID}}, {"organization-id", []string{p.OrganizationID}},
 		{"ref", []string{p.Ref}}, {"ref-glob", []string{p.RefGlob}},
 		{"events", p.Events}, {"environment", []string{p.Environment}},
 		{"job-workflow-ref", []string{p.JobWorkflowRef}}, {"job-workflow-ref-glob", []string{p.JobWorkflowRefGlob}},
 		{"runner-environment", []string{p.RunnerEnvironment}},
 		{"caches", p.Caches}, {"grant", p.Grant}, {"pins", p.Pins}, {"ttl", []string{p.TTL}},
+		{"allow", p.Allow}, {"sub", []string{p.Sub}},
 	} {
 		if len(t.values) > maxList {
 			return fmt.Errorf("%s has %d members, at most %d are possible", t.key, len(t.values), maxList)

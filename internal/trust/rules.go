@@ -7,18 +7,21 @@ import (
 	"strings"
 )
 
-// rule is one condition on one claim. It returns "" when the claim's value satisfies
-// it, otherwise what was wanted.
+// rule is one condition on one claim, or on what is made of several.
 type rule struct {
-	claim string
-	want  func(value string) string
+	key  string // of the policy
+	from value
+	want string // in words, such as `wants "x"`
+	ok   func(s string) bool
 }
 
 // compiled is a policy after all its checks.
 type compiled struct {
-	issuer string
-	rules  []rule
-	grant  Grant
+	issuer  string
+	profile *profile
+	rules   []rule
+	grant   Grant
+	source  Policy
 }
 
 // mismatch returns the first failing rule in words, "" if there is none.
@@ -27,54 +30,44 @@ func (p compiled) mismatch(issuer string, claims map[string]any) string {
 		return fmt.Sprintf("iss is %s, the policy wants %q", quote(issuer), p.issuer)
 	}
 	for _, r := range p.rules {
-		v, ok := claims[r.claim]
-		if !ok {
-			return fmt.Sprintf("claim %s is absent, the policy %s", r.claim, r.want(""))
-		}
-		// GitHub writes every claim as a string, ids and booleans too. Another type
-		// comes from another implementation, and may mean another thing.
-		s, ok := v.(string)
-		if !ok {
-			return fmt.Sprintf("claim %s is a %s, not a string", r.claim, typeName(v))
-		}
-		if want := r.want(s); want != "" {
-			return fmt.Sprintf("claim %s is %s, the policy %s", r.claim, quote(s), want)
+		if problem := r.mismatch(claims); problem != "" {
+			return problem
 		}
 	}
 	return ""
 }
 
+func (r rule) mismatch(claims map[string]any) string {
+	v, ok := r.from.get(claims)
+	if !ok {
+		return fmt.Sprintf("claim %s is absent, the policy %s", r.from.name, r.want)
+	}
+	// CI services write every claim that we look at as a string, ids and booleans too.
+	// Another type comes from another implementation, and may mean another thing.
+	s, ok := v.(string)
+	if !ok {
+		return fmt.Sprintf("claim %s is a %s, not a string", r.from.name, typeName(v))
+	}
+	if s == "" || !r.ok(s) {
+		return fmt.Sprintf("claim %s is %s, the policy %s", r.from.name, quote(s), r.want)
+	}
+	return ""
+}
+
 // equal wants exactly this value, byte for byte: no folding of case, no trimming, no
-// Unicode normalisation, so that a look-alike stays another name.
-func equal(claim, value string) rule {
-	return rule{claim, func(s string) string {
-		if s == value && s != "" {
-			return ""
-		}
-		return fmt.Sprintf("wants %q", value)
-	}}
+// Unicode normalisation, so that a look-alike stays another name. An id is "74"; "074",
+// "+74" and "74.0" are not.
+func equal(key string, from value, want string) rule {
+	return rule{key, from, fmt.Sprintf("wants %q", want), func(s string) bool { return s == want }}
 }
 
-// id wants the canonical decimal of n: "074", "+74" and "74.0" are not 74.
-func id(claim string, n int64) rule { return equal(claim, strconv.FormatInt(n, 10)) }
-
-func oneOf(claim string, values []string) rule {
+func oneOf(key string, from value, values []string) rule {
 	values = slices.Clone(values)
-	return rule{claim, func(s string) string {
-		if s != "" && slices.Contains(values, s) {
-			return ""
-		}
-		return fmt.Sprintf("admits %s", strings.Join(values, ", "))
-	}}
+	return rule{key, from, "admits " + strings.Join(values, ", "), func(s string) bool { return has(values, s) }}
 }
 
-func matches(claim, pattern string) rule {
-	return rule{claim, func(s string) string {
-		if s != "" && matchGlob(pattern, s) {
-			return ""
-		}
-		return fmt.Sprintf("wants %q", pattern)
-	}}
+func matches(key string, from value, pattern string) rule {
+	return rule{key, from, fmt.Sprintf("wants %q", pattern), func(s string) bool { return matchGlob(pattern, s) }}
 }
 
 // quote makes outside text fit for a log line: escaped and bounded.

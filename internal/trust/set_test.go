@@ -137,7 +137,7 @@ func TestEventsDefaultAdmitsNoPullRequest(t *testing.T) {
 			t.Errorf("event %q: got %d grants, want %d", event, len(grants), want)
 		}
 	}
-	p.Events = []string{"pull_request"}
+	p.Events, p.Allow = []string{"pull_request"}, []string{trust.AllowPullRequestPush}
 	if grants, _ := compile(t, p).Match(trust.GitHub, with(map[string]any{"event_name": "pull_request"})); len(grants) != 1 {
 		t.Error("a listed event is not admitted")
 	}
