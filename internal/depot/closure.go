@@ -45,7 +45,7 @@ func (d *Depot) Closure(ctx context.Context, s Scope, hashes []string) (api.Clos
 	if len(result.Complete) == 0 {
 		return result, nil
 	}
-	err = d.DB.Update(ctx, func(tx *meta.Tx) error {
+	err = d.update(ctx, s, func(tx *meta.Tx) error {
 		return tx.TouchPaths(s.Cache.ID, result.Complete, tx.Now())
 	})
 	if err != nil {

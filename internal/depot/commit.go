@@ -19,6 +19,7 @@ type item struct {
 	header api.PathHeader
 	path   nix.StorePath
 	hash   nix.Hash
+	claim  *claim
 	list   []byte        // the piece list as it came
 	pieces []chunk.Piece // of the list; nil while staged
 }
@@ -40,7 +41,7 @@ func (d *Depot) CommitPaths(ctx context.Context, s Scope, items iter.Seq2[api.Pa
 		batch = append(batch, it)
 	}
 	var results []api.PathResult
-	err := d.DB.Update(ctx, func(tx *meta.Tx) (err error) {
+	err := d.update(ctx, s, func(tx *meta.Tx) (err error) {
 		results, err = d.commit(tx, s, batch)
 		return err
 	})
@@ -67,17 +68,9 @@ func parseItem(s Scope, in api.PathItem) (*item, error) {
 			return nil, badRequest("reference of %s: %v", it.path, err)
 		}
 	}
-	return it, checkFields(it.path, in.Header.Deriver, in.Header.System, in.Header.CA, in.Header.Sigs)
-}
-
-// checkFields refuses what would become a line of its own in a narinfo.
-func checkFields(path nix.StorePath, deriver, system, ca string, sigs []string) error {
-	for _, field := range append([]string{deriver, system, ca}, sigs...) {
-		if err := nix.ValidField(field); err != nil {
-			return badRequest("%s: %v", path, err)
-		}
-	}
-	return nil
+	up := it.upload()
+	it.claim, err = newClaim(s, &up)
+	return it, err
 }
 
 func (d *Depot) commit(tx *meta.Tx, s Scope, batch []*item) ([]api.PathResult, error) {
@@ -111,8 +104,10 @@ func (d *Depot) commit(tx *meta.Tx, s Scope, batch []*item) ([]api.PathResult, e
 		if err != nil {
 			return nil, err
 		}
-		up := it.upload(s)
-		if results[i].Result, err = d.keep(tx, s, up, asm, it.list); err != nil {
+		if err := it.claim.checkLiterals(asm.layout); err != nil {
+			return nil, err
+		}
+		if results[i].Result, err = d.keep(tx, s, *it.claim.up, asm, it.list); err != nil {
 			return nil, err
 		}
 	}
@@ -125,7 +120,10 @@ func unstage(tx *meta.Tx, s Scope, it *item) (complete bool, err error) {
 	h := it.header
 	if h.More {
 		total, err := tx.StagePieces(s.Cache.ID, it.path.Hash(), it.hash, h.Offset, it.list)
-		if errors.Is(err, meta.ErrNotFound) || err == nil && total != h.Offset+int64(len(it.list)) {
+		switch {
+		case errors.Is(err, meta.ErrTooLarge):
+			return false, badRequest("the piece list of %s is longer than %d bytes", it.path, meta.MaxStaged)
+		case errors.Is(err, meta.ErrGap), err == nil && total != h.Offset+int64(len(it.list)):
 			return false, badRequest("the piece list of %s does not go on at byte %d", it.path, h.Offset)
 		}
 		return false, err
@@ -189,7 +187,7 @@ func checkReferences(tx *meta.Tx, s Scope, batch []*item) error {
 	return &MissingReferencesError{Refs: refs}
 }
 
-func (it *item) upload(s Scope) Upload {
+func (it *item) upload() Upload {
 	h := it.header
 	return Upload{
 		Path: it.path, NARHash: it.hash, NARSize: h.NARSize,
@@ -199,7 +197,8 @@ func (it *item) upload(s Scope) Upload {
 }
 
 // keep writes a path and its NAR, by the rule for a path that is there already: the same NAR merges;
-// of two different ones the first stays, except that a verified one replaces one that is not.
+// of two different ones the first stays, except that a verified one replaces one that is not. A path
+// of the same hash and another name is not the same path, and the first stays.
 func (d *Depot) keep(tx *meta.Tx, s Scope, up Upload, asm *assembly, list []byte) (string, error) {
 	old, oldNAR, err := tx.Path(s.Cache.ID, up.Path.Hash())
 	if err != nil && !errors.Is(err, meta.ErrNotFound) {
@@ -208,6 +207,8 @@ func (d *Depot) keep(tx *meta.Tx, s Scope, up Upload, asm *assembly, list []byte
 	result := api.Stored
 	if old != nil {
 		switch {
+		case old.StorePath != up.Path.String():
+			return api.Kept, nil
 		case oldNAR.Hash == up.NARHash && (oldNAR.Verified || !asm.verified):
 			return api.Merged, d.writePath(tx, s, up, oldNAR, old)
 		case oldNAR.Hash == up.NARHash:
@@ -267,7 +268,10 @@ func show(tx *meta.Tx, s Scope, used map[int64][]int32) error {
 	return nil
 }
 
-// writePath upserts the path; old is what it is merged with, or nil.
+// writePath upserts the path; old is what it is merged with, or nil. What is there stays, for a later
+// push could otherwise take references out of a path that clients have come to trust, or put its own
+// name beside it: a merge adds signatures and what was empty, no more. Which references are upstream's
+// is as the last push that agrees about the references says.
 func (d *Depot) writePath(tx *meta.Tx, s Scope, up Upload, nar *meta.NAR, old *meta.Path) error {
 	p := &meta.Path{
 		CacheID: s.Cache.ID, Hash: up.Path.Hash(), StorePath: up.Path.String(), NAR: nar.ID,
@@ -276,7 +280,7 @@ func (d *Depot) writePath(tx *meta.Tx, s Scope, up Upload, nar *meta.NAR, old *m
 		CreatedBy: s.User, CreatedAt: tx.Now(), LastUsed: tx.Now(), Incomplete: up.Incomplete,
 	}
 	if old != nil {
-		p.Sigs = sortedSet(append(p.Sigs, old.Sigs...))
+		merge(p, old)
 	}
 	rec := ledger.Path{
 		Cache: s.Cache.Name, StorePath: p.StorePath, NAR: nar.UID, NARHash: nar.Hash, Form: nar.Form,
@@ -287,6 +291,30 @@ func (d *Depot) writePath(tx *meta.Tx, s Scope, up Upload, nar *meta.NAR, old *m
 		return fmt.Errorf("write path %s: %w", p.StorePath, err)
 	}
 	return nil
+}
+
+func merge(p, old *meta.Path) {
+	p.CreatedBy, p.CreatedAt = old.CreatedBy, old.CreatedAt
+	if !slices.Equal(p.References, old.References) {
+		p.References, p.Upstream, p.Incomplete = old.References, old.Upstream, old.Incomplete
+		p.CA = old.CA // which was checked against those references
+	}
+	for _, f := range []struct {
+		new *string
+		old string
+	}{{&p.Deriver, old.Deriver}, {&p.System, old.System}, {&p.CA, old.CA}} {
+		if f.old != "" {
+			*f.new = f.old
+		}
+	}
+	sigs := slices.Clone(old.Sigs)
+	for _, sig := range p.Sigs {
+		if len(sigs) < maxSigs && !slices.Contains(sigs, sig) {
+			sigs = append(sigs, sig)
+		}
+	}
+	slices.Sort(sigs)
+	p.Sigs = sigs
 }
 
 func sortedSet(in []string) []string {

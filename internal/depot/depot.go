@@ -25,6 +25,7 @@ import (
 	"github.com/org/attic-action/internal/blob"
 	"github.com/org/attic-action/internal/chunk"
 	"github.com/org/attic-action/internal/meta"
+	"github.com/org/attic-action/internal/nix"
 	"github.com/org/attic-action/internal/pack"
 	"github.com/org/attic-action/internal/spool"
 )
@@ -57,6 +58,29 @@ type Scope struct {
 	Cache meta.Cache // the cache it pushes to
 	Sees  []int64    // IDs of the caches whose packs it may know of; Cache.ID first
 	User  string     // the token's subject, recorded as the uploader
+	Token string     // the token's jti; empty: it has none, or there is no token
+
+	// SignedBy, when not empty, are the keys of which one must have signed each path.
+	SignedBy []nix.PublicKey
+}
+
+// permitted is meta.ErrRevoked once the token was taken back. It is asked before anything is stored,
+// and in the transaction of every change: a request that began before the revocation ends there.
+func (s Scope) permitted(tx *meta.Tx) error {
+	if s.Token == "" {
+		return nil
+	}
+	return tx.CheckToken(s.Token)
+}
+
+// update changes the database in the name of the scope's token.
+func (d *Depot) update(ctx context.Context, s Scope, fn func(*meta.Tx) error) error {
+	return d.DB.Update(ctx, func(tx *meta.Tx) error {
+		if err := s.permitted(tx); err != nil {
+			return err
+		}
+		return fn(tx)
+	})
 }
 
 // uncommittedLife is how long a pack that nothing has committed stays visible, so that a push that

@@ -73,6 +73,9 @@ type testNAR struct {
 	path nix.StorePath
 	refs []string // base names
 	data []byte
+
+	ca   string
+	sigs []string
 }
 
 func randomHash() string {
@@ -113,12 +116,12 @@ func (n testNAR) hashes() []string {
 }
 
 func (n testNAR) upload() Upload {
-	return Upload{Path: n.path, NARHash: n.hash(), NARSize: uint64(len(n.data)), References: n.refs}
+	return Upload{Path: n.path, NARHash: n.hash(), NARSize: uint64(len(n.data)), References: n.refs, CA: n.ca, Sigs: n.sigs}
 }
 
 func (n testNAR) header() api.PathHeader {
 	return api.PathHeader{StorePath: n.path.String(), NARHash: n.hash().String(), NARSize: uint64(len(n.data)),
-		References: n.refs, Upstream: n.refs}
+		References: n.refs, Upstream: n.refs, CA: n.ca, Sigs: n.sigs}
 }
 
 // cut returns the pieces of a NAR with their bytes, and its piece list.

@@ -49,18 +49,20 @@ var noEnd time.Time
 // alone (attic-protocol §9.4).
 func (d *Depot) Ingest(ctx context.Context, s Scope, up Upload, body io.Reader, requireProof bool) (IngestResult, error) {
 	d.init()
-	if err := checkFields(up.Path, up.Deriver, up.System, up.CA, up.Sigs); err != nil {
+	c, err := newClaim(s, &up)
+	if err != nil {
 		return IngestResult{}, err
 	}
 	known, err := d.knownNAR(ctx, s, up)
 	if err != nil {
 		return IngestResult{}, err
 	}
-	// One that was put together from chunks was never hashed: with its bytes at hand, now is the time.
-	if known != nil && (known.Verified || !requireProof) {
-		return d.deduplicate(ctx, s, up, known, body, requireProof)
+	// One that was put together from chunks was never hashed, and may be anything, from whoever may push
+	// to a cache that is seen from here. With its bytes at hand, now is the time.
+	if known != nil && known.Verified {
+		return d.deduplicate(ctx, s, c, known, body, requireProof)
 	}
-	result, err := d.ingestNew(ctx, s, up, body)
+	result, err := d.ingestNew(ctx, s, c, body)
 	if known != nil {
 		result = IngestResult{Kind: kindDeduplicated}
 	}
@@ -83,29 +85,34 @@ func (d *Depot) knownNAR(ctx context.Context, s Scope, up Upload) (nar *meta.NAR
 	return nar, nil
 }
 
-func (d *Depot) deduplicate(ctx context.Context, s Scope, up Upload, nar *meta.NAR, body io.Reader, requireProof bool) (IngestResult, error) {
+func (d *Depot) deduplicate(ctx context.Context, s Scope, c *claim, nar *meta.NAR, body io.Reader, requireProof bool) (IngestResult, error) {
 	done := IngestResult{Kind: kindDeduplicated}
 	if requireProof {
-		if err := proof(up, nar, body); err != nil {
+		if err := proof(c, nar, body); err != nil {
 			return done, err
 		}
 	}
+	up := *c.up
 	up.NARSize = nar.Size // without proof the claim may be wrong; what is stored is right
-	return done, d.DB.Update(ctx, func(tx *meta.Tx) error { return d.link(tx, s, up, nar) })
+	return done, d.update(ctx, s, func(tx *meta.Tx) error { return d.link(tx, s, up, nar) })
 }
 
 // proof reads the body and sees that the client has the NAR, and not just its hash.
-func proof(up Upload, nar *meta.NAR, body io.Reader) error {
+func proof(c *claim, nar *meta.NAR, body io.Reader) error {
+	up := *c.up
 	if up.NARSize != nar.Size {
 		return badRequest("the NAR has %d bytes, not %d", nar.Size, up.NARSize)
 	}
 	h := sha256.New()
 	// One byte more than there may be, to see a body that is too long.
-	n, err := io.Copy(h, io.LimitReader(body, int64(nar.Size)+1))
+	n, err := io.Copy(c.tee(h), io.LimitReader(body, int64(nar.Size)+1))
 	if err != nil {
 		return fmt.Errorf("receive NAR: %w", err)
 	}
-	return checkNAR(up, h, n)
+	if err := checkNAR(up, h, n); err != nil {
+		return err
+	}
+	return c.checkContents()
 }
 
 func checkNAR(up Upload, h hash.Hash, n int64) error {
@@ -121,19 +128,20 @@ func checkNAR(up Upload, h hash.Hash, n int64) error {
 	return nil
 }
 
-// link points the path at a NAR that is here, and shows its chunks to the cache.
+// link points the path at a verified NAR that is here, and shows its chunks to the cache.
 func (d *Depot) link(tx *meta.Tx, s Scope, up Upload, nar *meta.NAR) error {
 	old, oldNAR, err := tx.Path(s.Cache.ID, up.Path.Hash())
 	if err != nil && !errors.Is(err, meta.ErrNotFound) {
 		return fmt.Errorf("find path: %w", err)
 	}
-	if old != nil && oldNAR.Hash != up.NARHash && (oldNAR.Verified || !nar.Verified) {
+	switch {
+	case old == nil:
+	case old.StorePath != up.Path.String(), oldNAR.Hash != up.NARHash && oldNAR.Verified:
 		return nil // the first one stays; the stock client takes this for success, as it is
-	}
-	if old != nil && oldNAR.Hash == up.NARHash {
-		nar = oldNAR
-	} else {
+	case oldNAR.Hash != up.NARHash:
 		old = nil
+	case oldNAR.Verified:
+		nar = oldNAR // else this one, which was hashed, takes the place of one that only claims to be it
 	}
 	row, err := tx.NARLayout(nar.ID)
 	if err != nil {
@@ -185,7 +193,8 @@ func markIncomplete(tx *meta.Tx, s Scope, up *Upload) error {
 	return nil
 }
 
-func (d *Depot) ingestNew(ctx context.Context, s Scope, up Upload, body io.Reader) (IngestResult, error) {
+func (d *Depot) ingestNew(ctx context.Context, s Scope, c *claim, body io.Reader) (IngestResult, error) {
+	up := *c.up
 	in := &ingestion{depot: d, ctx: ctx, scope: s, own: up.NARSize >= ownPackMin, narState: sha256.New()}
 	defer in.close()
 	hashes := []string{up.Path.Hash()}
@@ -195,11 +204,14 @@ func (d *Depot) ingestNew(ctx context.Context, s Scope, up Upload, body io.Reade
 	cutter := chunk.NewCutter(d.Cut, hashes, in.piece)
 	h := sha256.New()
 	buf := make([]byte, 64<<10)
-	n, err := io.CopyBuffer(io.MultiWriter(h, cutter), onlyReader{io.LimitReader(body, int64(up.NARSize))}, buf)
+	n, err := io.CopyBuffer(c.tee(h, cutter), onlyReader{io.LimitReader(body, int64(up.NARSize))}, buf)
 	if err != nil {
 		return IngestResult{}, fmt.Errorf("receive NAR: %w", err)
 	}
 	if err := checkNAR(up, h, n); err != nil {
+		return IngestResult{}, err
+	}
+	if err := c.checkContents(); err != nil {
 		return IngestResult{}, err
 	}
 	if err := cutter.Close(); err != nil {
@@ -220,7 +232,7 @@ func (d *Depot) commitIngested(ctx context.Context, s Scope, up Upload, in *inge
 	if err != nil {
 		return out, err
 	}
-	err = d.DB.Update(ctx, func(tx *meta.Tx) error {
+	err = d.update(ctx, s, func(tx *meta.Tx) error {
 		places, err := locate(tx, s, pieces)
 		if err != nil {
 			return err

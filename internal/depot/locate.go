@@ -13,6 +13,9 @@ import (
 func (d *Depot) MissingChunks(ctx context.Context, s Scope, ids []chunk.ID) ([]bool, error) {
 	missing := make([]bool, len(ids))
 	err := d.DB.View(ctx, func(tx *meta.Tx) error {
+		if err := s.permitted(tx); err != nil { // a long upload asks here, MiB by MiB
+			return err
+		}
 		places, err := tx.Locate(s.Sees, ids)
 		if err != nil {
 			return err

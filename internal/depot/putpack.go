@@ -146,7 +146,7 @@ func (d *Depot) storePack(ctx context.Context, s Scope, file blob.Source, p stor
 	if err := d.Blobs.Put(ctx, row.Key, file); err != nil {
 		return nil, fmt.Errorf("store pack: %w", err)
 	}
-	err := d.DB.Update(ctx, func(tx *meta.Tx) error {
+	err := d.update(ctx, s, func(tx *meta.Tx) error {
 		row.CreatedAt = tx.Now()
 		if err := tx.InsertPack(&row, p.index.Entries); err != nil {
 			return err
@@ -166,6 +166,9 @@ func (d *Depot) storePack(ctx context.Context, s Scope, file blob.Source, p stor
 func (d *Depot) visiblePack(ctx context.Context, s Scope, name [32]byte) (*meta.Pack, error) {
 	var known *meta.Pack
 	err := d.DB.View(ctx, func(tx *meta.Tx) (err error) {
+		if err := s.permitted(tx); err != nil {
+			return err
+		}
 		known, err = tx.FindPack(name, s.Cache.ID)
 		return err
 	})
@@ -175,7 +178,7 @@ func (d *Depot) visiblePack(ctx context.Context, s Scope, name [32]byte) (*meta.
 	if err != nil {
 		return nil, fmt.Errorf("find pack: %w", err)
 	}
-	err = d.DB.Update(ctx, func(tx *meta.Tx) error {
+	err = d.update(ctx, s, func(tx *meta.Tx) error {
 		return tx.Show(s.Cache.ID, known.ID, nil, tx.Now().Add(uncommittedLife))
 	})
 	return known, err

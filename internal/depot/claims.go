@@ -1,0 +1,167 @@
+package depot
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/sha512"
+	"hash"
+	"io"
+	"slices"
+
+	"github.com/org/attic-action/internal/nar"
+	"github.com/org/attic-action/internal/nix"
+)
+
+const (
+	// maxSigs bounds the signatures that a path gathers: whoever may push could add to them for ever.
+	maxSigs = 64
+	// maxNARSize keeps sums of sizes far from overflowing.
+	maxNARSize = 1 << 50
+)
+
+// A claim is what a client says of a path, as far as something here can contradict it.
+type claim struct {
+	up      *Upload
+	address *nix.ContentAddress // nil when the path claims none
+
+	file   *nar.Contents // of an address that hashes one file: its bytes, as far as they were seen
+	digest hash.Hash     // of file
+}
+
+// newClaim checks what needs no contents. A content address must be one that the store path follows
+// from: clients believe such a path without any signature.
+func newClaim(s Scope, up *Upload) (*claim, error) {
+	if err := checkFields(up); err != nil {
+		return nil, err
+	}
+	if up.NARSize > maxNARSize {
+		return nil, badRequest("%s: a NAR of %d bytes is more than there can be", up.Path, up.NARSize)
+	}
+	c := &claim{up: up}
+	if err := c.checkAddress(); err != nil {
+		return nil, err
+	}
+	return c, checkSigner(s, up)
+}
+
+// checkFields refuses what would become a line of its own in a narinfo.
+func checkFields(up *Upload) error {
+	for _, field := range []string{up.Deriver, up.System} {
+		if err := nix.ValidField(field); err != nil {
+			return badRequest("%s: %v", up.Path, err)
+		}
+	}
+	if len(up.Sigs) > maxSigs {
+		return badRequest("%s: %d signatures are more than the limit of %d", up.Path, len(up.Sigs), maxSigs)
+	}
+	for _, sig := range up.Sigs {
+		if err := nix.ValidSig(sig); err != nil {
+			return badRequest("%s: %v", up.Path, err)
+		}
+	}
+	return nil
+}
+
+func (c *claim) checkAddress() error {
+	if c.up.CA == "" {
+		return nil
+	}
+	ca, err := nix.ParseContentAddress(c.up.CA)
+	if err != nil {
+		return badRequest("%s: %v", c.up.Path, err)
+	}
+	var refs []string
+	for _, ref := range c.up.References {
+		if ref != c.up.Path.Base() {
+			refs = append(refs, ref)
+		}
+	}
+	self := len(refs) < len(c.up.References)
+	derived, err := ca.StorePath(c.up.Path.Dir(), c.up.Path.Name(), refs, self)
+	if err != nil {
+		return badRequest("%s: content address %s: %v", c.up.Path, c.up.CA, err)
+	}
+	if derived != c.up.Path {
+		return badRequest("%s: its content address %s belongs to another path, %s", c.up.Path, c.up.CA, derived)
+	}
+	// With a reference to itself, zeros were hashed in place of the path's own hash.
+	if ca.Method == nix.Recursive && ca.Algorithm == "sha256" && !self && !bytes.Equal(ca.Digest, c.up.NARHash[:]) {
+		return badRequest("%s: its content address is not its NAR hash", c.up.Path)
+	}
+	c.address = &ca
+	return nil
+}
+
+// contents is a writer for the NAR's bytes, or nil when the address hashes nothing that they would tell.
+func (c *claim) contents() *nar.Contents {
+	if c.address == nil || c.address.Method != nix.Flat && c.address.Method != nix.Text {
+		return nil
+	}
+	switch c.address.Algorithm {
+	case "sha256":
+		c.digest = sha256.New()
+	case "sha512":
+		c.digest = sha512.New()
+	default: // MD5 and SHA-1 prove nothing
+		return nil
+	}
+	c.file = &nar.Contents{To: c.digest}
+	return c.file
+}
+
+// tee writes to all of to, and to contents where the address needs them.
+func (c *claim) tee(to ...io.Writer) io.Writer {
+	if file := c.contents(); file != nil {
+		to = append(to, file)
+	}
+	return io.MultiWriter(to...)
+}
+
+// checkContents compares the address with the bytes that went into contents.
+func (c *claim) checkContents() error {
+	if c.file != nil && (!c.file.Whole() || !bytes.Equal(c.digest.Sum(nil), c.address.Digest)) {
+		return badRequest("%s: its contents are not what its content address %s says", c.up.Path, c.up.CA)
+	}
+	return nil
+}
+
+// checkLiterals is checkContents for a NAR that lies in its piece list.
+func (c *claim) checkLiterals(l layout) error {
+	file := c.contents()
+	if file == nil {
+		return nil
+	}
+	for _, s := range l {
+		if s.kind != literalSpan {
+			c.file = nil // in packs: their bytes are not read again
+			return nil
+		}
+		_, _ = file.Write(s.literal) // never fails
+	}
+	return c.checkContents()
+}
+
+// checkSigner holds a cache to the keys that its paths must be signed by. What is signed is the NAR
+// hash and the references, so it does not matter who sends the path.
+func checkSigner(s Scope, up *Upload) error {
+	if len(s.SignedBy) == 0 {
+		return nil
+	}
+	info := nix.NarInfo{StorePath: up.Path, NarHash: up.NARHash, NarSize: up.NARSize}
+	for _, base := range up.References {
+		ref, err := nix.ParseBaseName(up.Path.Dir(), base)
+		if err != nil {
+			return badRequest("reference of %s: %v", up.Path, err)
+		}
+		info.References = append(info.References, ref)
+	}
+	fingerprint := info.Fingerprint()
+	for _, sig := range up.Sigs {
+		signed := func(k nix.PublicKey) bool { return k.Verify(fingerprint, sig) }
+		if slices.ContainsFunc(s.SignedBy, signed) {
+			return nil
+		}
+	}
+	return badRequest("%s: this cache takes only paths that are signed by one of %d keys; nix store sign --recursive signs them",
+		up.Path, len(s.SignedBy))
+}
