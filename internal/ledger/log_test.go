@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -87,6 +88,8 @@ func TestRecordsComeBackWhole(t *testing.T) {
 		{PathDeleted: &PathDeleted{Cache: "a", Hash: "h", At: at}},
 		{TokenIssued: &TokenIssued{ID: "i", Subject: "s", Policies: []string{"p"}, Caches: []string{"c:pull"}, At: at, Expires: at}},
 		{TokenRevoked: &TokenRevoked{ID: "i", At: at, Expires: at}},
+		{Policy: &Policy{Name: "infra", Policy: json.RawMessage(`{"name":"infra","repository-id":1}`), By: "ops", At: at}},
+		{PolicyDeleted: &PolicyDeleted{Name: "infra", At: at}},
 		{KeyRotated: &KeyRotated{Cache: "c", PublicKey: "c.2:k", At: at,
 			Old: []OldKey{{PublicKey: "c:k", SealedKey: []byte{1}, RotatedAt: at, Until: at}}}},
 	}

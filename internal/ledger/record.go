@@ -13,6 +13,7 @@ package ledger
 
 import (
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -30,8 +31,11 @@ type Record struct {
 	PathDeleted  *PathDeleted  `json:"path_deleted,omitempty"`
 	TokenIssued  *TokenIssued  `json:"token_issued,omitempty"`
 	TokenRevoked *TokenRevoked `json:"token_revoked,omitempty"`
-	KeyRotated   *KeyRotated   `json:"key_rotated,omitempty"`
-	// To come: pin, policy, quarantine.
+
+	Policy        *Policy        `json:"policy,omitempty"`
+	PolicyDeleted *PolicyDeleted `json:"policy_deleted,omitempty"`
+	KeyRotated    *KeyRotated    `json:"key_rotated,omitempty"`
+	// To come: pin, quarantine.
 }
 
 // Part is the place of an object among those of one sequence number, from 1.
@@ -138,6 +142,20 @@ type OldKey struct {
 	SealedKey []byte    `json:"sealed_key,omitempty"` // none after its end
 	RotatedAt time.Time `json:"rotated_at"`
 	Until     time.Time `json:"until"`
+}
+
+// Policy is a trust policy beside those of server.toml.
+type Policy struct {
+	Name   string          `json:"name"`
+	Policy json.RawMessage `json:"policy"` // package trust's, as an object
+	By     string          `json:"by,omitempty"`
+	At     time.Time       `json:"at"`
+}
+
+// PolicyDeleted takes a policy back. Tokens that were issued under it stay.
+type PolicyDeleted struct {
+	Name string    `json:"name"`
+	At   time.Time `json:"at"`
 }
 
 // Hex is a SHA-256 that is written as 64 hexadecimal digits.
