@@ -88,6 +88,10 @@ func (tx *Tx) FindNARs(hash nix.Hash, caches []int64) ([]NAR, error) {
 	return list, nil
 }
 
-const findNARs = `SELECT ` + narColumns + `, n.layout FROM nars n WHERE n.hash = $1 AND EXISTS (
-		SELECT 1 FROM json_each($2) k CROSS JOIN paths p WHERE p.nar_id = n.id AND p.cache_id = k.value)
-	ORDER BY n.verified DESC, n.id LIMIT $3`
+// findNARs looks for paths of an unknown NAR, too, as those of NAR 0, so that it
+// takes as long as one that only other caches have (see locate).
+const findNARs = `SELECT ` + narColumns + `, n.layout FROM json_each($2) k
+	LEFT JOIN nars n ON n.hash = $1
+	LEFT JOIN paths p ON p.nar_id = coalesce(n.id, 0) AND p.cache_id = k.value
+	WHERE coalesce(p.cache_id, -1) >= 0
+	GROUP BY n.id ORDER BY n.verified DESC, n.id LIMIT $3`
