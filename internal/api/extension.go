@@ -1,5 +1,7 @@
 package api
 
+import "time"
+
 // Extension is the key attic_action of CacheConfig: what this server can do
 // beyond Attic's protocol. A server without it is a stock server.
 type Extension struct {
@@ -7,6 +9,15 @@ type Extension struct {
 	Packs  []int             `json:"packs"` // versions of the pack format it takes
 	Limits Limits            `json:"limits"`
 	Routes map[string]string `json:"routes"` // name → path with {cache}, {sha256}
+	// OldKeys are public keys that the cache had before its present one and that
+	// sign along for a while.
+	OldKeys []OldKey `json:"old_public_keys,omitempty"`
+}
+
+// OldKey is a public key and when it stops signing.
+type OldKey struct {
+	PublicKey string    `json:"public_key"`
+	Until     time.Time `json:"until"`
 }
 
 // Cut is how both sides cut NARs, sizes in bytes.

@@ -20,7 +20,7 @@ var floors = [][]string{
 	{"internal/pack", "internal/blob/disk", "internal/seal", "internal/token"},
 	{"internal/ledger", "internal/api", "internal/trust", "internal/github", "internal/report"},
 	{"internal/meta", "internal/oidc", "internal/nixcli", "internal/config"},
-	{"internal/depot", "internal/exchange", "internal/client"},
+	{"internal/depot", "internal/exchange", "internal/client", "internal/issued"},
 	{"internal/push", "internal/server"},
 	{"internal/action"},
 	{"cmd/action", "cmd/server"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 
@@ -28,17 +29,38 @@ func callerOf(r *http.Request) caller {
 // identify reads the token. A bad one is as good as none: a public cache goes
 // on working with an expired token, and no request is refused for its token
 // alone.
-func (s *Server) identify(r *http.Request) caller {
+//
+// A token whose revocation cannot be looked up is neither good nor bad: that is
+// an error.
+func (s *Server) identify(r *http.Request) (caller, error) {
 	jwt, ok := bearer(r.Header.Get("Authorization"))
 	if !ok || s.Auth == nil {
-		return caller{}
+		return caller{}, nil
 	}
 	claims, err := s.Auth.Verify(jwt)
+	if err == nil {
+		var revoked bool
+		if revoked, err = s.revoked(r.Context(), claims.ID); err != nil {
+			return caller{}, err
+		}
+		if revoked {
+			err = fmt.Errorf("token %s of %q: %w", claims.ID, shorten(claims.Subject), meta.ErrRevoked)
+		}
+	}
 	if err != nil {
 		s.Log.Debug("token refused", "remote", r.RemoteAddr, "error", err)
-		return caller{refused: err}
+		return caller{refused: err}, nil
 	}
-	return caller{claims: claims}
+	return caller{claims: claims}, nil
+}
+
+// revoked reports whether the token of this jti was taken back. Tokens without
+// one are Attic's; nobody can revoke those.
+func (s *Server) revoked(ctx context.Context, id string) (bool, error) {
+	if s.Revoked == nil || id == "" {
+		return false, nil
+	}
+	return s.Revoked.Revoked(ctx, id)
 }
 
 // bearer takes the JWT out of an Authorization header: "Bearer <jwt>", or
@@ -68,6 +90,14 @@ func (c caller) subject() string {
 		return ""
 	}
 	return c.claims.Subject
+}
+
+// tokenID is the token's jti, or "".
+func (c caller) tokenID() string {
+	if c.claims == nil {
+		return ""
+	}
+	return c.claims.ID
 }
 
 // perms is what the token alone permits on a cache name.

@@ -113,7 +113,7 @@ func (s *Server) getNarInfo(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	showVisibility(w, o.cache)
-	info, err := s.narInfo(o)
+	info, err := s.narInfo(r.Context(), o)
 	if err != nil {
 		return err
 	}
@@ -121,8 +121,9 @@ func (s *Server) getNarInfo(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// narInfo describes o and signs it with the cache's present key.
-func (s *Server) narInfo(o *object) (*nix.NarInfo, error) {
+// narInfo describes o and signs it with the cache's present key, and with those
+// before it for as long as they were to be kept, newest first.
+func (s *Server) narInfo(ctx context.Context, o *object) (*nix.NarInfo, error) {
 	path, err := nix.ParseStorePath(o.path.StorePath)
 	if err != nil {
 		return nil, fmt.Errorf("read path: %w", err)
@@ -145,11 +146,14 @@ func (s *Server) narInfo(o *object) (*nix.NarInfo, error) {
 		}
 		info.References = append(info.References, ref)
 	}
-	pair, err := s.keys.of(o.cache)
+	pairs, err := s.signers(ctx, o.cache)
 	if err != nil {
 		return nil, err
 	}
-	info.Sigs = []string{pair.Sign(info.Fingerprint())}
+	fingerprint := info.Fingerprint()
+	for _, pair := range pairs {
+		info.Sigs = append(info.Sigs, pair.Sign(fingerprint))
+	}
 	return info, nil
 }
 
@@ -190,6 +194,9 @@ func (s *Server) getNAR(w http.ResponseWriter, r *http.Request) error {
 	}
 	body := nar.Reader(r.Context())
 	defer body.Close()
+	if !o.cache.Public {
+		body = s.untilRevoked(r, body)
+	}
 	if r.Method == http.MethodHead && r.Header.Get("Range") == "" {
 		h.Set("Content-Length", strconv.FormatInt(nar.Size, 10))
 	}

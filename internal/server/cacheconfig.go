@@ -31,6 +31,10 @@ func (s *Server) getCacheConfig(w http.ResponseWriter, r *http.Request) error {
 	if substituter == "" {
 		substituter = endpoint
 	}
+	ext := s.extension()
+	if ext.OldKeys, err = s.oldPublicKeys(r.Context(), cache); err != nil {
+		return err
+	}
 	names := cache.UpstreamKeys
 	if names == nil {
 		names = []string{}
@@ -44,7 +48,7 @@ func (s *Server) getCacheConfig(w http.ResponseWriter, r *http.Request) error {
 		Priority:              cache.Priority,
 		UpstreamCacheKeyNames: names,
 		RetentionPeriod:       api.Retention{Seconds: cache.Retention},
-		AtticAction:           s.extension(),
+		AtticAction:           ext,
 	})
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 type snapshot struct {
 	list   []*meta.Cache
 	byName map[string]*meta.Cache
+	old    map[int64][]meta.OldKey // that sign along, newest first, by cache
 	taken  time.Time
 }
 
@@ -62,14 +63,21 @@ func (l *cacheList) forget() {
 func (s *Server) loadCaches(ctx context.Context) (*snapshot, error) {
 	taken := time.Now()
 	var rows []meta.Cache
+	var old []meta.OldKey
 	err := s.DB.View(ctx, func(tx *meta.Tx) (err error) {
-		rows, err = tx.Caches()
+		if rows, err = tx.Caches(); err != nil {
+			return err
+		}
+		old, err = tx.SigningOldKeys()
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list caches: %w", err)
 	}
-	snap := &snapshot{byName: make(map[string]*meta.Cache, len(rows)), taken: taken}
+	snap := &snapshot{byName: make(map[string]*meta.Cache, len(rows)), old: map[int64][]meta.OldKey{}, taken: taken}
+	for _, k := range old {
+		snap.old[k.CacheID] = append(snap.old[k.CacheID], k)
+	}
 	for i := range rows {
 		snap.list = append(snap.list, &rows[i])
 		snap.byName[rows[i].Name] = &rows[i]
@@ -90,5 +98,5 @@ func (s *Server) scope(ctx context.Context, c caller, cache *meta.Cache) (depot.
 			sees = append(sees, other.ID)
 		}
 	}
-	return depot.Scope{Cache: *cache, Sees: sees, User: c.subject()}, nil
+	return depot.Scope{Cache: *cache, Sees: sees, User: c.subject(), Token: c.tokenID()}, nil
 }

@@ -95,6 +95,10 @@ func classify(ctx context.Context, err error) *statusError {
 	case clientGone(ctx, err):
 		return &statusError{status: statusClientGone, name: "ClientGone", cause: err}
 	}
+	if errors.Is(err, meta.ErrRevoked) { // while the request was under way
+		return &statusError{status: http.StatusUnauthorized, name: "Unauthorized",
+			msg: "No token, or one that gives no right to this cache.", cause: err}
+	}
 	if e := depotError(err); e != nil {
 		return e
 	}

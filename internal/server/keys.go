@@ -16,7 +16,13 @@ type keyring struct {
 	root seal.RootKey
 
 	mu   sync.Mutex
-	open map[int64]openKey // by cache ID
+	open map[keyName]openKey
+}
+
+// A keyName is one of the keys that a cache has and had.
+type keyName struct {
+	cache     int64
+	publicKey string
 }
 
 // An openKey belongs to the sealed bytes it came from: a cache with a new key
@@ -31,13 +37,18 @@ const maxOpenKeys = 4096
 
 // of returns the keypair that signs for c.
 func (k *keyring) of(c *meta.Cache) (nix.Keypair, error) {
+	return k.unseal(c, c.PublicKey, c.SealedKey)
+}
+
+func (k *keyring) unseal(c *meta.Cache, publicKey string, sealed []byte) (nix.Keypair, error) {
+	name := keyName{c.ID, publicKey}
 	k.mu.Lock()
-	have, ok := k.open[c.ID]
+	have, ok := k.open[name]
 	k.mu.Unlock()
-	if ok && bytes.Equal(have.sealed, c.SealedKey) {
+	if ok && bytes.Equal(have.sealed, sealed) {
 		return have.pair, nil
 	}
-	text, err := k.root.Open(c.SealedKey, []byte(c.Name))
+	text, err := k.root.Open(sealed, []byte(c.Name))
 	if err != nil {
 		return nix.Keypair{}, fmt.Errorf("open signing key of cache %s: %w", c.Name, err)
 	}
@@ -48,9 +59,9 @@ func (k *keyring) of(c *meta.Cache) (nix.Keypair, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.open == nil || len(k.open) >= maxOpenKeys {
-		k.open = make(map[int64]openKey)
+		k.open = make(map[keyName]openKey)
 	}
-	k.open[c.ID] = openKey{sealed: c.SealedKey, pair: pair}
+	k.open[name] = openKey{sealed: sealed, pair: pair}
 	return pair, nil
 }
 
@@ -67,9 +78,12 @@ func (k *keyring) setKey(c *meta.Cache, text string) error {
 	if err != nil {
 		return fmt.Errorf("make signing key: %w", err)
 	}
-	// Bound to the cache's name, so that nobody who can write the database
-	// makes one cache sign with another one's key.
-	c.SealedKey = k.root.Seal([]byte(pair.Secret()), []byte(c.Name))
-	c.PublicKey = pair.Public().String()
+	c.SealedKey, c.PublicKey = k.seal(c.Name, pair), pair.Public().String()
 	return nil
+}
+
+// seal encrypts the private half, bound to the cache's name, so that nobody who
+// can write the database makes one cache sign with another one's key.
+func (k *keyring) seal(cache string, pair nix.Keypair) []byte {
+	return k.root.Seal([]byte(pair.Secret()), []byte(cache))
 }

@@ -44,7 +44,11 @@ func (s *Server) serve(rw http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, rec, err)
 		return
 	}
-	caller := s.identify(r)
+	caller, err := s.identify(r)
+	if err != nil {
+		s.fail(w, r, rec, err)
+		return
+	}
 	rec.subject = caller.subject()
 	ctx := context.WithValue(r.Context(), callerKey{}, caller)
 	r = r.WithContext(context.WithValue(ctx, requestIDKey{}, rec.id))

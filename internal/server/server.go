@@ -55,6 +55,14 @@ type contents interface {
 	Closure(ctx context.Context, s depot.Scope, hashes []string) (api.ClosureResult, error)
 }
 
+// Revocations knows by their jti which tokens were taken back. *issued.Register is
+// one.
+type Revocations interface {
+	// Revoked must be cheap, for every request asks. After an error the token is
+	// not believed.
+	Revoked(ctx context.Context, id string) (bool, error)
+}
+
 // Server is the HTTP side of a cache server. Fill in the fields, then use
 // Handler or Serve; the fields must not change afterwards.
 type Server struct {
@@ -62,6 +70,9 @@ type Server struct {
 	Depot contents
 	Auth  *token.Authority
 	Root  seal.RootKey // opens and seals the caches' private keys
+
+	// Revoked knows which tokens were taken back. Nil means that none ever is.
+	Revoked Revocations
 
 	// TrustConfig and TokenExchange answer /_api/v1/oidc/config and
 	// /_api/v1/oidc/token. Nil means that there are no such routes.

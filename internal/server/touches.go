@@ -2,7 +2,10 @@ package server
 
 import (
 	"io"
+	"net/http"
 	"sync"
+
+	"github.com/org/attic-action/internal/meta"
 )
 
 // touches gathers which paths were downloaded, so that a download writes
@@ -48,6 +51,33 @@ func (t *touches) take() map[int64][]string {
 		}
 	}
 	return out
+}
+
+// untilRevoked makes a download end where it is once its token is taken back.
+func (s *Server) untilRevoked(r *http.Request, body io.ReadSeekCloser) io.ReadSeekCloser {
+	id := callerOf(r).tokenID()
+	if s.Revoked == nil || id == "" {
+		return body
+	}
+	return &revocable{body, func() error {
+		revoked, err := s.revoked(r.Context(), id)
+		if revoked {
+			err = meta.ErrRevoked
+		}
+		return err
+	}}
+}
+
+type revocable struct {
+	io.ReadSeekCloser
+	check func() error
+}
+
+func (v *revocable) Read(p []byte) (int, error) {
+	if err := v.check(); err != nil {
+		return 0, err
+	}
+	return v.ReadSeekCloser.Read(p)
 }
 
 // watchedReader remembers why reading failed; http.ServeContent does not say.
