@@ -48,6 +48,10 @@ type Options struct {
 	Journal Journal          // nil means that records go nowhere: nothing could be recovered
 	Now     func() time.Time // nil means time.Now
 	Log     *slog.Logger     // nil means none
+
+	// Trace is told of every statement that is run, for tests of how much work an
+	// answer takes; nil means nobody. It may be called by several at a time.
+	Trace func(query string)
 }
 
 // ErrClosed says that the database was closed.
@@ -111,6 +115,7 @@ func (db *DB) open(ctx context.Context, file string) error {
 	if err != nil {
 		return err
 	}
+	w.trace = db.opt.Trace
 	if err := migrate(w, db.opt.Now()); err != nil {
 		return err
 	}
@@ -119,6 +124,7 @@ func (db *DB) open(ctx context.Context, file string) error {
 		if err != nil {
 			return err
 		}
+		r.trace = db.opt.Trace
 		db.read <- r
 	}
 	wr, err := newWriter(db, w)

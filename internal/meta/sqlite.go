@@ -58,6 +58,7 @@ var readerPragmas = append(commonPragmas[:len(commonPragmas):len(commonPragmas)]
 type conn struct {
 	c     *sql.Conn
 	stmts map[string]*sql.Stmt
+	trace func(query string) // told of every statement; nil means nobody
 }
 
 func openConn(ctx context.Context, db *sql.DB, pragmas []string) (*conn, error) {
@@ -75,6 +76,9 @@ func openConn(ctx context.Context, db *sql.DB, pragmas []string) (*conn, error) 
 
 // stmt prepares a query once. Queries are constants, so the map is bounded.
 func (c *conn) stmt(query string) (*sql.Stmt, error) {
+	if c.trace != nil {
+		c.trace(query)
+	}
 	if s := c.stmts[query]; s != nil {
 		return s, nil
 	}
