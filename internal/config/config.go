@@ -16,6 +16,7 @@
 package config
 
 import (
+	"slices"
 	"time"
 
 	"github.com/org/attic-action/internal/chunk"
@@ -38,6 +39,7 @@ type Server struct {
 	Database            Database
 	Storage             Storage
 	Chunking            chunk.Params
+	NARSizeThreshold    int64 // bytes from which Attic would cut a NAR; 0: never
 	Compression         Compression
 	GC                  GC
 	JWT                 JWT
@@ -107,8 +109,26 @@ type OIDC struct {
 // Issuer is one [[oidc.issuer]].
 type Issuer struct {
 	URL           string
-	JWKSFile      string // keys from a file in place of the network
-	AllowInsecure bool   // http or a private address
+	Kind          trust.Kind // whose claims its tokens have
+	JWKSFile      string     // keys from a file in place of the network
+	AllowInsecure bool       // http or a private address
+}
+
+// Kinds says of what kind the issuers are.
+func (o OIDC) Kinds() trust.Issuers {
+	kinds := trust.Issuers{}
+	for _, i := range o.Issuers {
+		kinds[i.URL] = i.Kind
+	}
+	return kinds
+}
+
+// Lists tells whether an issuer is listed; empty means GitHub.
+func (o OIDC) Lists(issuer string) bool {
+	if issuer == "" {
+		issuer = trust.GitHub
+	}
+	return slices.ContainsFunc(o.Issuers, func(i Issuer) bool { return i.URL == issuer })
 }
 
 // Secrets lists what root keys are wrapped with.

@@ -72,9 +72,10 @@ type fileGC struct {
 }
 
 type fileJWT struct {
-	Issuer    *string      `toml:"token-bound-issuer"`
-	Audiences []string     `toml:"token-bound-audiences"`
-	Signing   *fileSigning `toml:"signing"`
+	Issuer    *string       `toml:"token-bound-issuer"`
+	Audiences []string      `toml:"token-bound-audiences"`
+	Signing   *fileSigning  `toml:"signing"`
+	Previous  []fileSigning `toml:"previous"`
 }
 
 type fileSigning struct {
@@ -85,11 +86,13 @@ type fileSigning struct {
 
 type fileOIDC struct {
 	Audience *string      `toml:"audience"`
+	MaxTTL   *string      `toml:"max-ttl"`
 	Issuers  []fileIssuer `toml:"issuer"`
 }
 
 type fileIssuer struct {
 	URL           string `toml:"url"`
+	Kind          string `toml:"kind"`
 	JWKSFile      string `toml:"jwks-file"`
 	AllowInsecure bool   `toml:"allow-insecure"`
 }

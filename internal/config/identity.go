@@ -146,10 +146,14 @@ func (b *builder) oidc(s *Server) error {
 		if issuer.JWKSFile != "" && !filepath.IsAbs(issuer.JWKSFile) && b.name != envConfig {
 			issuer.JWKSFile = filepath.Join(filepath.Dir(b.name), issuer.JWKSFile)
 		}
-		s.OIDC.Issuers = append(s.OIDC.Issuers, Issuer(issuer))
+		kind, err := trust.ParseKind(issuer.Kind, issuer.URL)
+		if err != nil {
+			return b.wrong(key, "%w", err)
+		}
+		s.OIDC.Issuers = append(s.OIDC.Issuers, Issuer{URL: issuer.URL, Kind: kind, JWKSFile: issuer.JWKSFile, AllowInsecure: issuer.AllowInsecure})
 	}
 	if !slices.ContainsFunc(s.OIDC.Issuers, func(o Issuer) bool { return o.URL == trust.GitHub }) {
-		s.OIDC.Issuers = append([]Issuer{{URL: trust.GitHub}}, s.OIDC.Issuers...)
+		s.OIDC.Issuers = append([]Issuer{{URL: trust.GitHub, Kind: trust.KindGitHub}}, s.OIDC.Issuers...)
 	}
 	return nil
 }
@@ -171,14 +175,14 @@ func (b *builder) trust(s *Server) error {
 	if len(s.Trust) == 0 {
 		return nil
 	}
-	if _, err := trust.Compile(s.Trust); err != nil {
+	if _, err := s.OIDC.Kinds().Compile(s.Trust); err != nil {
 		return fmt.Errorf("%s: %w", b.name, err)
 	}
 	if s.OIDC.Audience == "" {
 		return b.wrong("trust[0]", "a policy needs [oidc] audience, or api-endpoint, for ID tokens to name")
 	}
 	for i, p := range s.Trust {
-		if p.Issuer != "" && !slices.ContainsFunc(s.OIDC.Issuers, func(o Issuer) bool { return o.URL == p.Issuer }) {
+		if !s.OIDC.Lists(p.Issuer) {
 			return b.wrong(fmt.Sprintf("trust[%d].issuer", i), "no [[oidc.issuer]] has the url %q", p.Issuer)
 		}
 	}

@@ -113,6 +113,7 @@ const (
 	defaultListen    = "[::]:8080"
 	outOfBoxListen   = "127.0.0.1:8080"
 	defaultNarInfo   = 1 << 20
+	defaultThreshold = 64 << 10
 	defaultInterval  = "12 hours"
 	defaultRetention = "0"
 )
@@ -128,6 +129,7 @@ func (b *builder) server() (*Server, error) {
 		RequireProof:     f.RequireProof == nil || *f.RequireProof,
 		MaxNarInfoSize:   defaultNarInfo,
 		Chunking:         chunk.DefaultParams,
+		NARSizeThreshold: defaultThreshold,
 	}
 	if b.name == "" {
 		s.Listen = outOfBoxListen

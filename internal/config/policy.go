@@ -25,7 +25,8 @@ func (b *builder) chunking(s *Server) error {
 			return b.wrong("chunking."+k.name, "%d is negative", *k.value)
 		}
 	}
-	b.warn("chunking.nar-size-threshold", "has no use here: NARs of any size are cut, and those of at most %d bytes are kept in the database", chunk.LiteralMax)
+	s.NARSizeThreshold = *f.Threshold
+	b.warn("chunking.nar-size-threshold", "has no use here but for what stock clients are told: NARs of any size are cut, and those of at most %d bytes are kept in the database", chunk.LiteralMax)
 	if *f.Min > *f.Avg || *f.Avg > *f.Max {
 		return b.wrong("chunking", "sizes %d/%d/%d are impossible: want min-size ≤ avg-size ≤ max-size", *f.Min, *f.Avg, *f.Max)
 	}

@@ -17,6 +17,8 @@ package oidc
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -44,6 +46,9 @@ type Issuer struct {
 	// Algorithms are out of RS256 and ES256; nil means RS256 alone for GitHub, which
 	// signs with nothing else, and both for others.
 	Algorithms []string
+	// NoID is for an issuer whose tokens have no jti: the hash of what it signed then
+	// stands for it, so that such a token is single-use as well.
+	NoID bool
 }
 
 // Config is what New makes a Verifier of.
@@ -72,6 +77,7 @@ type Verifier struct {
 
 type issuer struct {
 	algorithms []string
+	noID       bool
 	keys       keySource
 }
 
@@ -144,9 +150,9 @@ func newIssuer(is Issuer, rt http.RoundTripper, now func() time.Time, log *slog.
 		if err != nil {
 			return nil, err
 		}
-		return &issuer{algorithms: algs, keys: fileKeys{keys}}, nil
+		return &issuer{algorithms: algs, noID: is.NoID, keys: fileKeys{keys}}, nil
 	}
-	return &issuer{algorithms: algs, keys: newRemoteKeys(is, base, rt, now, log)}, nil
+	return &issuer{algorithms: algs, noID: is.NoID, keys: newRemoteKeys(is, base, rt, now, log)}, nil
 }
 
 // checkAudience refuses audiences that other services have as well: a token that one of
@@ -188,6 +194,11 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (Token, error) {
 	}
 	if err := is.checkSignature(ctx, jws); err != nil {
 		return Token{}, err
+	}
+	if _, ok := jws.claims["jti"]; !ok && is.noID {
+		// The spelling of a token is canonical, so there is one hash for it.
+		sum := sha256.Sum256([]byte(jws.signed))
+		jws.claims["jti"] = "sha256-" + hex.EncodeToString(sum[:])
 	}
 	return v.checkClaims(iss, jws.claims)
 }
