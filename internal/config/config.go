@@ -49,6 +49,7 @@ type Server struct {
 	Peers               peer.Finder    // whose word counts for a request's address
 	Limits              Limits
 	Audit               Audit
+	CacheRules          []CacheRule
 	Warnings            []string // one line each
 }
 
@@ -98,11 +99,15 @@ type JWT struct {
 	// Keys is empty when neither file nor environment has any: then a server on one
 	// disk makes a secret and keeps it beside the data; any other must refuse to start.
 	Keys []token.Key
+	// Previous keys verify and do not sign: tokens of theirs stay good while machines
+	// get new ones.
+	Previous []token.Key
 }
 
 // OIDC says whose ID tokens may be exchanged.
 type OIDC struct {
 	Audience string
+	MaxTTL   time.Duration // the longest life of a token, whatever a policy says
 	Issuers  []Issuer // GitHub's is always among them
 }
 
@@ -134,7 +139,7 @@ func (o OIDC) Lists(issuer string) bool {
 // Secrets lists what root keys are wrapped with.
 func (s *Server) Secrets() [][]byte {
 	var secrets [][]byte
-	for _, k := range s.JWT.Keys {
+	for _, k := range slices.Concat(s.JWT.Keys, s.JWT.Previous) {
 		if secret := k.Secret(); secret != nil {
 			secrets = append(secrets, secret)
 		}

@@ -30,6 +30,7 @@ type file struct {
 	OldHS256            *string         `toml:"token-hs256-secret-base64"` // before [jwt.signing]
 	OIDC                *fileOIDC       `toml:"oidc"`
 	Trust               []trust.Policy  `toml:"trust"`
+	Rules               []fileRule      `toml:"cache-rules"`
 	TrustedProxies      []string        `toml:"trusted-proxies"`
 	Limits              *fileLimits     `toml:"limits"`
 	Audit               *fileAudit      `toml:"audit"`

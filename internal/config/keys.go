@@ -19,7 +19,7 @@ func (b *builder) keys(*Server) error {
 		unknown[k.key] = true
 		table, _, _ := strings.Cut(stripIndices(k.key), ".")
 		hint, spelling := suggest(parent, name)
-		if parent == "" || table == "trust" || table == "oidc" || table == "limits" || table == "audit" || spelling {
+		if parent == "" || table == "trust" || table == "oidc" || table == "cache-rules" || table == "limits" || table == "audit" || spelling {
 			return b.wrong(k.key, "there is no such key%s", hint)
 		}
 		b.warn(k.key, "there is no such key%s; it is ignored", hint)

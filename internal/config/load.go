@@ -134,7 +134,7 @@ func (b *builder) server() (*Server, error) {
 	if b.name == "" {
 		s.Listen = outOfBoxListen
 	}
-	for _, part := range []func(*Server) error{b.keys, b.http, b.database, b.storage, b.chunking, b.compression, b.gc, b.jwt, b.rootKey, b.oidc, b.trust, b.peers, b.limits, b.audit} {
+	for _, part := range []func(*Server) error{b.keys, b.http, b.database, b.storage, b.chunking, b.compression, b.gc, b.jwt, b.rootKey, b.oidc, b.trust, b.rules, b.peers, b.limits, b.audit} {
 		if err := part(s); err != nil {
 			return nil, err
 		}
