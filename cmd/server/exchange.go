@@ -17,21 +17,18 @@ import (
 
 // mountExchange adds the routes that trade ID tokens for access tokens, where
 // an audience is known: without one, a token meant for another server would do.
-func mountExchange(s *server.Server, cfg *config.Server) error {
+func mountExchange(st *stack, cfg *config.Server) error {
+	s := st.server
 	if cfg.OIDC.Audience == "" {
 		return nil
 	}
 	issuers := make([]oidc.Issuer, len(cfg.OIDC.Issuers))
 	for i, is := range cfg.OIDC.Issuers {
-		issuers[i] = oidc.Issuer{URL: is.URL, JWKSFile: is.JWKSFile, AllowInsecure: is.AllowInsecure}
+		issuers[i] = oidc.Issuer{URL: is.URL, JWKSFile: is.JWKSFile, AllowInsecure: is.AllowInsecure, NoID: is.Kind == trust.KindBuildkite}
 	}
 	verifier, err := oidc.New(oidc.Config{Issuers: issuers, Audience: cfg.OIDC.Audience, Log: s.Log})
 	if err != nil {
 		return fmt.Errorf("set up oidc: %w", err)
-	}
-	policies, err := trust.Compile(cfg.Trust)
-	if err != nil {
-		return fmt.Errorf("compile trust: %w", err)
 	}
 	endpoint := cfg.APIEndpoint
 	if endpoint == "" {
@@ -42,7 +39,7 @@ func mountExchange(s *server.Server, cfg *config.Server) error {
 		return fmt.Errorf("set up oidc: %w", err)
 	}
 	x := &exchange.Exchange{
-		Verifier: verifier, Policies: policies, Authority: s.Auth, Endpoint: url,
+		Verifier: verifier, Policies: st.policies.Set, Authority: s.Auth, Endpoint: url,
 		Seen: seen{s.DB}, RequestID: server.RequestID, Log: s.Log,
 	}
 	s.TrustConfig, s.TokenExchange = x.ConfigHandler(), x.TokenHandler()

@@ -22,6 +22,7 @@ import (
 	"github.com/org/attic-action/internal/seal"
 	"github.com/org/attic-action/internal/server"
 	"github.com/org/attic-action/internal/spool"
+	"github.com/org/attic-action/internal/trustbook"
 )
 
 // spoolReserve is how much of the volume uploads leave to the database.
@@ -33,6 +34,8 @@ type stack struct {
 	lock   *os.File
 	server *server.Server
 	admin  *admin.Mux
+
+	policies *trustbook.Book
 }
 
 // openStack opens what the configuration names, from the bottom up.
@@ -83,8 +86,9 @@ func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *st
 		SoftDelete: cfg.SoftDeleteCaches, WaivePossession: !cfg.RequireProof, MaxNarInfoSize: max(cfg.MaxNarInfoSize, 1),
 		Cut: cfg.Chunking, Now: time.Now, Log: log,
 	}
+	st.policies = &trustbook.Book{DB: st.db, File: cfg.Trust, Kinds: cfg.OIDC.Kinds(), Listed: cfg.OIDC.Lists, Log: log}
 	st.admin = newAdmin(st, cfg)
-	return st, mountExchange(st.server, cfg)
+	return st, mountExchange(st, cfg)
 }
 
 func (st *stack) close() error {

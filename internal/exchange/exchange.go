@@ -49,8 +49,10 @@ func (f SeenFunc) Use(ctx context.Context, issuer, jti string, until time.Time) 
 
 // Exchange is the token endpoint. Use it by pointer; it is safe for concurrent use.
 type Exchange struct {
-	Verifier  *oidc.Verifier
-	Policies  *trust.Set // nil grants nothing
+	Verifier *oidc.Verifier
+	// Policies returns the policies that hold at this moment; it is asked once for each
+	// exchange. Nil grants nothing.
+	Policies  func(context.Context) (*trust.Set, error)
 	Authority *token.Authority
 	Seen      Seen
 	// Endpoint is the absolute URL at which TokenHandler is reached.
@@ -111,7 +113,11 @@ func (e *Exchange) Do(ctx context.Context, r Request) (Response, *Refusal) {
 	if err != nil {
 		return Response{}, refuseGrant(err)
 	}
-	grants, why := e.Policies.Match(id.Issuer, id.Claims)
+	policies, err := e.policies(ctx)
+	if err != nil {
+		return Response{}, internal("read policies", err).about(id.Claims)
+	}
+	grants, why := policies.Match(id.Issuer, id.Claims)
 	if len(grants) == 0 {
 		return Response{}, refuseGrant(noPolicy(why)).about(id.Claims)
 	}
@@ -176,6 +182,13 @@ func (e *Exchange) checkRequest(r Request) *Refusal {
 		return refuse(codeTarget, "tokens are issued for this server only", nil)
 	}
 	return nil
+}
+
+func (e *Exchange) policies(ctx context.Context) (*trust.Set, error) {
+	if e.Policies == nil {
+		return nil, nil
+	}
+	return e.Policies(ctx)
 }
 
 func (e *Exchange) now() time.Time {

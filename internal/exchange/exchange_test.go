@@ -59,7 +59,7 @@ func newWorld(t *testing.T, policies ...trust.Policy) *world {
 		t.Fatal(err)
 	}
 	w.Exchange = &exchange.Exchange{
-		Verifier: verifier, Policies: set, Authority: &token.Authority{Keys: []token.Key{key}, Now: now},
+		Verifier: verifier, Policies: func(context.Context) (*trust.Set, error) { return set, nil }, Authority: &token.Authority{Keys: []token.Key{key}, Now: now},
 		Seen: exchange.SeenFunc(w.use), Endpoint: audience + "/_api/v1/oidc/token", Now: now,
 		RequestID: func(*http.Request) string { return "req-1" },
 		Log:       slog.New(slog.NewTextHandler(w.log, nil)),
