@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/org/attic-action/internal/token"
 	"github.com/org/attic-action/internal/trust"
@@ -36,8 +37,7 @@ func (k keyKind) read(text string) (token.Key, error) {
 	return k.make(raw)
 }
 
-// jwt reads how tokens are bound and finds their key: in the file, else in the
-// environment.
+// jwt reads how tokens are bound and finds their keys.
 func (b *builder) jwt(s *Server) error {
 	f := b.file.JWT
 	if f == nil {
@@ -51,19 +51,60 @@ func (b *builder) jwt(s *Server) error {
 		s.JWT.Issuer = *f.Issuer
 	}
 	s.JWT.Audiences = f.Audiences
+	if err := b.presentKey(s, f); err != nil {
+		return err
+	}
+	return b.previousKeys(s, f)
+}
+
+// presentKey finds the key that signs: in the file, else in the environment.
+func (b *builder) presentKey(s *Server, f *fileJWT) error {
 	switch {
 	case b.file.OldHS256 != nil && f.Signing != nil:
 		return b.wrong("token-hs256-secret-base64", "there is [jwt.signing] too: keep one of them")
 	case b.file.OldHS256 != nil:
 		b.warn("token-hs256-secret-base64", "its place is under [jwt.signing] now; it is still taken here")
-		return b.key(s, "token-hs256-secret-base64", keyKinds[2], *b.file.OldHS256)
+		key, err := b.key("token-hs256-secret-base64", keyKinds[2], *b.file.OldHS256)
+		s.JWT.Keys = []token.Key{key}
+		return err
 	case f.Signing != nil:
-		return b.signing(s, f.Signing)
+		key, err := b.signing("jwt.signing", f.Signing, "or leave the table out and set "+envHS256)
+		s.JWT.Keys = []token.Key{key}
+		return err
 	}
 	return b.envKey(s)
 }
 
-func (b *builder) signing(s *Server, f *fileSigning) error {
+// maxPrevious bounds how many keys a token of nobody's is tried with.
+const maxPrevious = 8
+
+// previousKeys finds the keys that only verify: those of the file and those of the
+// environment, for a secret that was in one may be followed by one in the other.
+func (b *builder) previousKeys(s *Server, f *fileJWT) error {
+	for i := range f.Previous {
+		key, err := b.signing(fmt.Sprintf("jwt.previous[%d]", i), &f.Previous[i], "in each [[jwt.previous]]")
+		if err != nil {
+			return err
+		}
+		s.JWT.Previous = append(s.JWT.Previous, key.VerifyOnly())
+	}
+	for _, kind := range keyKinds {
+		for _, text := range strings.Fields(b.getenv(kind.env + envPrevious)) {
+			key, err := kind.read(text)
+			if err != nil {
+				return fmt.Errorf("%s: %w", kind.env+envPrevious, err)
+			}
+			s.JWT.Previous = append(s.JWT.Previous, key.VerifyOnly())
+		}
+	}
+	if n := len(s.JWT.Previous); n > maxPrevious {
+		return fmt.Errorf("%s: %d previous keys of tokens: at most %d can be", b.at("jwt"), n, maxPrevious)
+	}
+	return nil
+}
+
+// signing reads a table that has one key.
+func (b *builder) signing(at string, f *fileSigning, instead string) (token.Key, error) {
 	var kind keyKind
 	var text *string
 	for i, value := range []*string{f.RS256Public, f.RS256Secret, f.HS256} {
@@ -71,23 +112,22 @@ func (b *builder) signing(s *Server, f *fileSigning) error {
 			continue
 		}
 		if text != nil {
-			return b.wrong("jwt.signing", "it has %s and %s: keep one of them", kind.name, keyKinds[i].name)
+			return token.Key{}, b.wrong(at, "it has %s and %s: keep one of them", kind.name, keyKinds[i].name)
 		}
 		kind, text = keyKinds[i], value
 	}
 	if text == nil {
-		return b.wrong("jwt.signing", "it has no key: want token-hs256-secret-base64, token-rs256-secret-base64 or token-rs256-pubkey-base64, or leave the table out and set %s", envHS256)
+		return token.Key{}, b.wrong(at, "it has no key: want token-hs256-secret-base64, token-rs256-secret-base64 or token-rs256-pubkey-base64, %s", instead)
 	}
-	return b.key(s, "jwt.signing."+kind.name, kind, *text)
+	return b.key(at+"."+kind.name, kind, *text)
 }
 
-func (b *builder) key(s *Server, at string, kind keyKind, text string) error {
+func (b *builder) key(at string, kind keyKind, text string) (token.Key, error) {
 	key, err := kind.read(text)
 	if err != nil {
-		return b.wrong(at, "%w", err)
+		return key, b.wrong(at, "%w", err)
 	}
-	s.JWT.Keys = []token.Key{key}
-	return nil
+	return key, nil
 }
 
 func (b *builder) envKey(s *Server) error {
@@ -135,6 +175,9 @@ func (b *builder) oidc(s *Server) error {
 	if f.Audience != nil {
 		s.OIDC.Audience = *f.Audience
 	}
+	if err := b.maxTTL(s, f); err != nil {
+		return err
+	}
 	for i, issuer := range f.Issuers {
 		key := fmt.Sprintf("oidc.issuer[%d]", i)
 		if err := checkIssuer(issuer); err != nil {
@@ -155,6 +198,22 @@ func (b *builder) oidc(s *Server) error {
 	if !slices.ContainsFunc(s.OIDC.Issuers, func(o Issuer) bool { return o.URL == trust.GitHub }) {
 		s.OIDC.Issuers = append([]Issuer{{URL: trust.GitHub, Kind: trust.KindGitHub}}, s.OIDC.Issuers...)
 	}
+	return nil
+}
+
+func (b *builder) maxTTL(s *Server, f *fileOIDC) error {
+	s.OIDC.MaxTTL = trust.MaxTTL
+	if f.MaxTTL == nil {
+		return nil
+	}
+	ttl, err := token.ParseDuration(*f.MaxTTL)
+	if err != nil {
+		return b.wrong("oidc.max-ttl", "%w", err)
+	}
+	if ttl < time.Second || ttl > trust.MaxTTL {
+		return b.wrong("oidc.max-ttl", "%q: want 1s to %s", *f.MaxTTL, strings.TrimSuffix(trust.MaxTTL.String(), "0m0s"))
+	}
+	s.OIDC.MaxTTL = ttl
 	return nil
 }
 
@@ -184,6 +243,9 @@ func (b *builder) trust(s *Server) error {
 	for i, p := range s.Trust {
 		if !s.OIDC.Lists(p.Issuer) {
 			return b.wrong(fmt.Sprintf("trust[%d].issuer", i), "no [[oidc.issuer]] has the url %q", p.Issuer)
+		}
+		if ttl, err := token.ParseDuration(p.TTL); err == nil && ttl > s.OIDC.MaxTTL {
+			b.warn(fmt.Sprintf("trust[%d].ttl", i), "%q is longer than [oidc] max-ttl: tokens will live %s", p.TTL, s.OIDC.MaxTTL)
 		}
 	}
 	return nil

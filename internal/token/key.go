@@ -103,6 +103,14 @@ func checkSize(k *rsa.PublicKey) error {
 // CanSign reports whether k signs; public keys do not.
 func (k Key) CanSign() bool { return k.k != nil && k.k.sign != nil }
 
+// VerifyOnly returns k as a key that signs nothing. It keeps its secret.
+func (k Key) VerifyOnly() Key {
+	if k.k == nil {
+		return k
+	}
+	return Key{&key{k.k.method, k.k.secret, nil, k.k.verify}}
+}
+
 // Secret returns the secret bytes of k, nil for a public key.
 func (k Key) Secret() []byte {
 	if k.k == nil {
