@@ -21,8 +21,11 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"time"
 
+	"github.com/org/attic-action/internal/audit"
+	"github.com/org/attic-action/internal/limit"
 	"github.com/org/attic-action/internal/oidc"
 	"github.com/org/attic-action/internal/token"
 	"github.com/org/attic-action/internal/trust"
@@ -47,6 +50,13 @@ func (f SeenFunc) Use(ctx context.Context, issuer, jti string, until time.Time) 
 	return f(ctx, issuer, jti, until)
 }
 
+// Issued keeps a list of tokens. *issued.Register is one.
+type Issued interface {
+	// Issue lists a token by its claims and the policies that granted it. After an
+	// error the token must not be signed.
+	Issue(ctx context.Context, c token.Claims, policies []string) error
+}
+
 // Exchange is the token endpoint. Use it by pointer; it is safe for concurrent use.
 type Exchange struct {
 	Verifier *oidc.Verifier
@@ -55,17 +65,34 @@ type Exchange struct {
 	Policies  func(context.Context) (*trust.Set, error)
 	Authority *token.Authority
 	Seen      Seen
+	// Issued lists each token before it is signed, so that it can be revoked; nil means
+	// that nobody does.
+	Issued Issued
+	// MaxTTL is the longest life of a token, whatever a policy says; zero means
+	// trust.MaxTTL, which is the most that a policy can say.
+	MaxTTL time.Duration
 	// Endpoint is the absolute URL at which TokenHandler is reached.
 	Endpoint string
-	// Address says whom a request comes from, for the limit on bad tokens; nil means
-	// the peer's address. Behind a proxy, the header that the proxy sets.
-	Address func(*http.Request) string
+	// Address says whom a request comes from, for limits and the audit; nil means
+	// the peer's address.
+	Address func(*http.Request) netip.Addr
+	Limits  Limits
+	// Audit takes a record of each request; nil means nobody does.
+	Audit func(audit.Event)
 	// RequestID returns the id that the server gave the request; nil means a fresh one.
 	RequestID func(*http.Request) string
 	Now       func() time.Time // nil means time.Now
 	Log       *slog.Logger     // nil discards
+}
 
-	floods floods
+// Limits bound how often something may happen; nil is no limit.
+type Limits struct {
+	// Refused counts tokens that were refused, by address. A matrix of jobs with a wrong
+	// policy stays near ten a minute, guessing does not. Good tokens are not counted:
+	// many runners share an address.
+	Refused *limit.Buckets
+	Asked   *limit.Buckets // requests, by address
+	Granted *limit.Buckets // tokens issued, by policy
 }
 
 // Request is what a caller asks for, its parameters taken apart but not judged.
@@ -87,6 +114,8 @@ type Response struct {
 	AccessToken string
 	Scope       string        // what was granted, in the syntax of Request.Scope
 	TTL         time.Duration // life of the token
+
+	event audit.Event
 }
 
 // Token types of RFC 8693 §3.
@@ -123,13 +152,18 @@ func (e *Exchange) Do(ctx context.Context, r Request) (Response, *Refusal) {
 	}
 	chosen, refusal := choose(grants, wanted)
 	if refusal != nil {
-		return Response{}, refusal.about(id.Claims)
+		return Response{}, refusal.about(id.Claims).fits(grants)
+	}
+	for _, policy := range chosen.policies {
+		if wait := e.Limits.Granted.Take(policy, e.now()); wait > 0 {
+			return Response{}, slowDown(wait, "policy "+policy+" has granted as often as it may").about(id.Claims).fits(grants)
+		}
 	}
 	// Last before signing: a request that is refused for its scope does not use up the
 	// token, one that is answered has used it up even if the answer is lost.
 	err = e.Seen.Use(ctx, id.Issuer, id.ID, id.Expires.Add(2*oidc.Leeway))
 	if errors.Is(err, ErrReplayed) {
-		return Response{}, refuseGrant(err).about(id.Claims)
+		return Response{}, refuseGrant(err).about(id.Claims).fits(grants)
 	}
 	if err != nil {
 		return Response{}, internal("record use of ID token", err).about(id.Claims)
@@ -138,6 +172,9 @@ func (e *Exchange) Do(ctx context.Context, r Request) (Response, *Refusal) {
 }
 
 func (e *Exchange) mint(ctx context.Context, r Request, id oidc.Token, c choice) (Response, *Refusal) {
+	if e.MaxTTL > 0 {
+		c.ttl = min(c.ttl, e.MaxTTL)
+	}
 	now := e.now().Truncate(time.Second)
 	expires := now.Add(c.ttl)
 	sub, _ := id.Claims["sub"].(string) // Verify has checked it
@@ -155,6 +192,11 @@ func (e *Exchange) mint(ctx context.Context, r Request, id oidc.Token, c choice)
 			return Response{}, internal("grant cache", err)
 		}
 	}
+	if e.Issued != nil {
+		if err := e.Issued.Issue(ctx, claims, c.policies); err != nil {
+			return Response{}, internal("list access token", err)
+		}
+	}
 	signed, err := e.Authority.Sign(claims)
 	if err != nil {
 		return Response{}, internal("sign access token", err)
@@ -166,8 +208,8 @@ func (e *Exchange) mint(ctx context.Context, r Request, id oidc.Token, c choice)
 		slog.String("scope", scope),
 		slog.String("jti", claims.ID),
 		slog.Time("expires", expires.UTC()),
-	}, claimAttrs(id.Claims)...)...)
-	return Response{AccessToken: signed, Scope: scope, TTL: c.ttl}, nil
+	}, attrs(chosenClaims(id.Claims))...)...)
+	return Response{AccessToken: signed, Scope: scope, TTL: c.ttl, event: granted(claims, c, scope, id.Claims)}, nil
 }
 
 func (e *Exchange) checkRequest(r Request) *Refusal {

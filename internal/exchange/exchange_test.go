@@ -15,7 +15,9 @@ import (
 	"time"
 
 	"github.com/org/attic-action/internal/api"
+	"github.com/org/attic-action/internal/audit"
 	"github.com/org/attic-action/internal/exchange"
+	"github.com/org/attic-action/internal/limit"
 	"github.com/org/attic-action/internal/oidc"
 	"github.com/org/attic-action/internal/oidctest"
 	"github.com/org/attic-action/internal/token"
@@ -33,6 +35,7 @@ type world struct {
 	*exchange.Exchange
 	issuer *oidctest.Issuer
 	log    *bytes.Buffer
+	events []audit.Event
 	seen   map[string]time.Time
 	clock  time.Time
 	mu     sync.Mutex
@@ -62,6 +65,8 @@ func newWorld(t *testing.T, policies ...trust.Policy) *world {
 		Verifier: verifier, Policies: func(context.Context) (*trust.Set, error) { return set, nil }, Authority: &token.Authority{Keys: []token.Key{key}, Now: now},
 		Seen: exchange.SeenFunc(w.use), Endpoint: audience + "/_api/v1/oidc/token", Now: now,
 		RequestID: func(*http.Request) string { return "req-1" },
+		Limits:    exchange.Limits{Refused: &limit.Buckets{Rate: limit.PerMinute(10)}},
+		Audit:     func(e audit.Event) { w.events = append(w.events, e) },
 		Log:       slog.New(slog.NewTextHandler(w.log, nil)),
 	}
 	return w

@@ -10,13 +10,14 @@ import (
 	"log/slog"
 	"math"
 	"mime"
-	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"time"
 
 	"github.com/org/attic-action/internal/api"
+	"github.com/org/attic-action/internal/peer"
 )
 
 const (
@@ -36,14 +37,16 @@ func (e *Exchange) ConfigHandler() http.Handler {
 // TokenHandler answers POST /_api/v1/oidc/token.
 func (e *Exchange) TokenHandler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		id := e.requestID(r)
+		id, from := e.requestID(r), e.address(r)
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("Pragma", "no-cache")
-		resp, refusal := e.serve(w, r, id)
+		resp, refusal := e.serve(w, r, id, peer.Key(from))
 		if refusal != nil {
+			e.record(refusal.audited(), id, from)
 			e.answerRefusal(r.Context(), w, id, refusal)
 			return
 		}
+		e.record(resp.event, id, from)
 		writeJSON(w, http.StatusOK, api.TokenResponse{
 			AccessToken: resp.AccessToken, IssuedTokenType: typeAccess, TokenType: "Bearer",
 			ExpiresIn: int64(resp.TTL / time.Second), Scope: resp.Scope,
@@ -51,13 +54,12 @@ func (e *Exchange) TokenHandler() http.Handler {
 	})
 }
 
-func (e *Exchange) serve(w http.ResponseWriter, r *http.Request, id string) (Response, *Refusal) {
-	who := e.address(r)
-	if wait := e.floods.wait(who, e.now()); wait > 0 {
-		return Response{}, &Refusal{
-			Status: http.StatusTooManyRequests, Code: "slow_down", RetryAfter: wait,
-			Description: "too many refused tokens from this address", Reason: errors.New("too many refused tokens"),
-		}
+func (e *Exchange) serve(w http.ResponseWriter, r *http.Request, id, who string) (Response, *Refusal) {
+	if wait := e.Limits.Refused.Wait(who, e.now()); wait > 0 {
+		return Response{}, slowDown(wait, "too many refused tokens from "+who)
+	}
+	if wait := e.Limits.Asked.Take(who, e.now()); wait > 0 {
+		return Response{}, slowDown(wait, "too many requests from "+who)
 	}
 	req, refusal := readRequest(w, r)
 	req.ID = id
@@ -66,7 +68,7 @@ func (e *Exchange) serve(w http.ResponseWriter, r *http.Request, id string) (Res
 		resp, refusal = e.Do(r.Context(), req)
 	}
 	if refusal != nil && refusal.Status == http.StatusBadRequest {
-		e.floods.count(who, e.now())
+		e.Limits.Refused.Count(who, e.now())
 	}
 	return resp, refusal
 }
@@ -132,7 +134,7 @@ func (e *Exchange) answerRefusal(ctx context.Context, w http.ResponseWriter, id 
 		slog.Int("status", f.Status),
 		slog.String("code", f.Code),
 		slog.String("reason", f.Reason.Error()),
-	}, f.claims...)...)
+	}, attrs(f.claims)...)...)
 	if f.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(f.RetryAfter.Seconds()))))
 	}
@@ -146,15 +148,11 @@ func (e *Exchange) requestID(r *http.Request) string {
 	return e.RequestID(r)
 }
 
-func (e *Exchange) address(r *http.Request) string {
+func (e *Exchange) address(r *http.Request) netip.Addr {
 	if e.Address != nil {
 		return e.Address(r)
 	}
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return r.RemoteAddr
-	}
-	return host
+	return peer.Finder{}.Address(r)
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {

@@ -1,11 +1,14 @@
 package exchange
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/org/attic-action/internal/trust"
 )
 
 // The error codes of RFC 6749 §5.2 and RFC 8693 §2.2.2 that we use.
@@ -26,12 +29,19 @@ type Refusal struct {
 	RetryAfter  time.Duration // zero means: do not
 
 	Reason error
-	claims []slog.Attr
+	claims map[string]string // that say who asked
+	policy string            // those that fit the token; empty if none did
 }
 
 // about adds what the token says of itself to the log line.
 func (r *Refusal) about(claims map[string]any) *Refusal {
-	r.claims = claimAttrs(claims)
+	r.claims = chosenClaims(claims)
+	return r
+}
+
+// fits adds that the caller is one of those whom policies let in.
+func (r *Refusal) fits(grants []trust.Grant) *Refusal {
+	r.policy = policyNames(grants)
 	return r
 }
 
@@ -46,6 +56,14 @@ func refuse(code, description string, reason error) *Refusal {
 // reason: which part of token or policy failed is nobody's business but the owner's.
 func refuseGrant(reason error) *Refusal {
 	return refuse(codeGrant, "the ID token is not accepted for anything here; the server's log tells why under this request id", reason)
+}
+
+// slowDown is for those who come too often. It does not say which limit it was.
+func slowDown(wait time.Duration, reason string) *Refusal {
+	return &Refusal{
+		Status: http.StatusTooManyRequests, Code: "slow_down", RetryAfter: wait,
+		Description: "too many requests; come again later", Reason: errors.New(reason),
+	}
 }
 
 func unavailable(reason error) *Refusal {
@@ -68,13 +86,24 @@ var loggedClaims = []string{
 	"environment", "job_workflow_ref", "runner_environment", "run_id", "run_attempt", "sha", "actor", "actor_id",
 }
 
-// claimAttrs returns claims for the log, escaped and bounded: they are outside text, and
-// a branch may have a name that looks like a log line.
-func claimAttrs(claims map[string]any) []slog.Attr {
-	var attrs []slog.Attr
+// chosenClaims returns claims for the log, escaped and bounded: they are outside text,
+// and a branch may have a name that looks like a log line.
+func chosenClaims(claims map[string]any) map[string]string {
+	chosen := make(map[string]string)
 	for _, name := range loggedClaims {
 		if s, ok := claims[name].(string); ok && s != "" {
-			attrs = append(attrs, slog.String(name, clean(s)))
+			chosen[name] = clean(s)
+		}
+	}
+	return chosen
+}
+
+// attrs returns them in the order of loggedClaims.
+func attrs(chosen map[string]string) []slog.Attr {
+	var attrs []slog.Attr
+	for _, name := range loggedClaims {
+		if s, ok := chosen[name]; ok {
+			attrs = append(attrs, slog.String(name, s))
 		}
 	}
 	return attrs

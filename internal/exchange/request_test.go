@@ -3,6 +3,7 @@ package exchange_test
 import (
 	"fmt"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"strings"
 	"testing"
@@ -84,9 +85,15 @@ func TestRequestsThatAreRefusedForTheirForm(t *testing.T) {
 }
 
 // uncounted gives every request another address.
-func uncounted() func(*http.Request) string {
-	n := 0
-	return func(*http.Request) string { n++; return fmt.Sprintf("192.0.2.%d:%d", n%250, n) }
+func uncounted() func(*http.Request) netip.Addr {
+	var a [4]byte
+	return func(*http.Request) netip.Addr {
+		a[3]++
+		if a[3] == 0 {
+			a[2]++
+		}
+		return netip.AddrFrom4(a)
+	}
 }
 
 func TestScopeNarrows(t *testing.T) {

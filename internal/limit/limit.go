@@ -30,6 +30,7 @@ func (r Rate) limit() rate.Limit { return rate.Limit(float64(r.N) / r.Per.Second
 func (r Rate) None() bool { return r.N <= 0 || r.Per <= 0 }
 
 // Buckets counts by key. Set Rate, and do not change it; it is safe for concurrent use.
+// Nil is no limit.
 type Buckets struct {
 	Rate  Rate
 	Burst int // at once; 0 means Rate.N
@@ -44,7 +45,7 @@ const defaultKeys = 4096
 // Wait returns how long key has to wait until it may do one more, zero if it may now.
 // Asking does not count.
 func (b *Buckets) Wait(key string, now time.Time) time.Duration {
-	if b.Rate.None() {
+	if b == nil || b.Rate.None() {
 		return 0
 	}
 	b.mu.Lock()
@@ -70,7 +71,7 @@ func (b *Buckets) Count(key string, now time.Time) { b.Take(key, now) }
 // Take notes an event if there is one left, and returns zero; else it notes nothing
 // and returns how long to wait.
 func (b *Buckets) Take(key string, now time.Time) time.Duration {
-	if b.Rate.None() {
+	if b == nil || b.Rate.None() {
 		return 0
 	}
 	b.mu.Lock()
@@ -85,7 +86,7 @@ func (b *Buckets) Take(key string, now time.Time) time.Duration {
 // Reserve notes an event and returns how long to wait before it may happen. If that is
 // more than most, it notes nothing, and ok is false.
 func (b *Buckets) Reserve(key string, now time.Time, most time.Duration) (wait time.Duration, ok bool) {
-	if b.Rate.None() {
+	if b == nil || b.Rate.None() {
 		return 0, true
 	}
 	b.mu.Lock()

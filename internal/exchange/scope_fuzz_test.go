@@ -1,21 +1,6 @@
 package exchange
 
-import (
-	"strconv"
-	"testing"
-	"time"
-)
-
-func TestFloodsForgetTheLeastGuiltyWhenTheyAreMany(t *testing.T) {
-	var f floods
-	now := time.Unix(1_790_000_000, 0)
-	for i := range 3 * floodAddresses {
-		f.count("host-"+strconv.Itoa(i), now)
-	}
-	if len(f.from) > floodAddresses {
-		t.Errorf("%d addresses are kept, at most %d", len(f.from), floodAddresses)
-	}
-}
+import "testing"
 
 func FuzzParseScope(f *testing.F) {
 	f.Add("cache:system:push cache:system:pull")
