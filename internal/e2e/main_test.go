@@ -104,7 +104,7 @@ func environment(home string, more ...string) []string {
 	env := []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + home, "LC_ALL=C.UTF-8",
 		"XDG_CONFIG_HOME=" + home + "/config", "XDG_CACHE_HOME=" + home + "/cache", "XDG_DATA_HOME=" + home + "/data",
-		"NIX_CONFIG=experimental-features = nix-command flakes\nsandbox = false\nsubstituters =\nbuild-users-group =",
+		nixConfig(""),
 	}
 	for _, key := range []string{"NIX_REMOTE", "NIX_STORE_DIR", "NIX_STATE_DIR"} {
 		if v, ok := os.LookupEnv(key); ok {
@@ -112,4 +112,9 @@ func environment(home string, more ...string) []string {
 		}
 	}
 	return append(env, more...)
+}
+
+// nixConfig is the environment variable that stands in for nix.conf.
+func nixConfig(more string) string {
+	return "NIX_CONFIG=experimental-features = nix-command flakes\nsandbox = false\nsubstituters =\nbuild-users-group =\n" + more
 }

@@ -147,3 +147,30 @@ func must[T any](v T, err error) func(testing.TB) T {
 		return v
 	}
 }
+
+// oneLine checks how a program told of its failure: the exit code, one line that begins and goes on as
+// it should, at most a hint after it, and nothing that only its authors understand.
+func oneLine(t testing.TB, end ended, code int, begins string, holds ...string) {
+	t.Helper()
+	text := strings.TrimSuffix(end.stderr, "\n")
+	if kept, rest, more := strings.Cut(text, "\n"); more && strings.HasSuffix(kept, "stay for 24 h") && !strings.HasPrefix(rest, "hint: ") {
+		text = rest // what was kept is said first
+	}
+	first, rest, _ := strings.Cut(text, "\n")
+	if end.code != code || !strings.HasPrefix(first, begins) {
+		t.Errorf("exit %d, want %d; stderr:\n%s", end.code, code, tail(end.stderr))
+	}
+	for _, text := range holds {
+		if !strings.Contains(end.stderr, text) {
+			t.Errorf("stderr does not say %q:\n%s", text, tail(end.stderr))
+		}
+	}
+	if rest != "" && (!strings.HasPrefix(rest, "hint: ") || strings.Contains(rest, "\n")) {
+		t.Errorf("stderr has more than a line and a hint:\n%s", tail(end.stderr))
+	}
+	for _, text := range []string{"goroutine ", "panic", ".go:", "%!", "context canceled"} {
+		if strings.Contains(end.stderr, text) {
+			t.Errorf("stderr holds %q:\n%s", text, tail(end.stderr))
+		}
+	}
+}

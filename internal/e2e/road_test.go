@@ -61,8 +61,7 @@ func TestClosureIsPushedAndPulledWithSignatures(t *testing.T) {
 
 	eachNix(t, func(t *testing.T, nix string) {
 		p := newPuller(t, nix)
-		login := netrc(t, s, tok)
-		p.env = append(p.env, "NIX_CONFIG=experimental-features = nix-command flakes\nsubstituters =\nsandbox = false\nnetrc-file = "+login)
+		p.env = append(p.env, nixConfig("netrc-file = "+netrc(t, s, tok)))
 		if end := p.copy(s.url+"/main", wrongKey, top); end.code == 0 || !strings.Contains(end.stderr, "signature") {
 			t.Fatalf("a store with another key: exit %d\n%s", end.code, tail(end.stderr))
 		}

@@ -63,10 +63,7 @@ func (s *server) checkServed(cache, tok string, key nix.PublicKey, path string) 
 // present lists those of the paths that a cache claims to have.
 func (s *server) present(cache, tok string, paths []string) []string {
 	s.t.Helper()
-	missing := map[string]bool{}
-	for _, hash := range s.stockMissing(cache, tok, paths) {
-		missing[hash] = true
-	}
+	missing := s.stockMissing(cache, tok, paths)
 	var have []string
 	for _, path := range paths {
 		if !missing[hashOf(path)] {

@@ -40,20 +40,29 @@ func startServerOn(t testing.TB, data string, args ...string) *server {
 	s.env = environment(s.home)
 	s.startOn("127.0.0.1:0")
 	t.Cleanup(func() {
-		if t.Failed() {
-			for i, p := range s.logs {
-				t.Logf("server %s, life %d:\n%s", s.url, i+1, tail(p.err.String()))
+		for i, p := range s.logs {
+			if t.Failed() {
+				t.Logf("server %s, life %d of %d:\n%s", s.url, i+1, len(s.logs), tail(remarkable(p.err.String())))
 			}
 		}
 	})
 	return s
 }
 
+// remarkable is what a log says beside requests that went well.
+func remarkable(log string) string {
+	var b strings.Builder
+	for line := range strings.Lines(log) {
+		if !strings.Contains(line, `"level":"INFO"`) {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
+
 func (s *server) startOn(addr string) {
 	s.t.Helper()
-	args := append([]string{"--data", s.data, "--listen", addr, "--log-format", "json"}, s.args...)
-	s.proc = start(s.t, s.env, rig.server, args...)
-	s.logs = append(s.logs, s.proc)
+	s.proc = s.life(addr)
 	until(s.t, "the server listens", func() bool {
 		_, rest, found := strings.Cut(s.proc.err.String(), "listens on ")
 		url, _, whole := strings.Cut(rest, "/\n")
@@ -66,6 +75,15 @@ func (s *server) startOn(addr string) {
 		}
 		return false
 	})
+}
+
+// life starts a process of the server, without waiting for anything.
+func (s *server) life(addr string) *process {
+	s.t.Helper()
+	args := append([]string{"--data", s.data, "--listen", addr, "--log-format", "json"}, s.args...)
+	p := start(s.t, s.env, rig.server, args...)
+	s.logs = append(s.logs, p)
+	return p
 }
 
 // restart runs the server again on the same data and the same port.
@@ -179,4 +197,26 @@ func (s *server) stored() int64 {
 func (s *server) openFiles() int {
 	s.t.Helper()
 	return len(must(os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.proc.cmd.Process.Pid)))(s.t))
+}
+
+// litter lists files in the server's directory that are neither its database nor its objects.
+func (s *server) litter() []string {
+	s.t.Helper()
+	var left []string
+	err := filepath.WalkDir(s.data, func(path string, d fs.DirEntry, err error) error {
+		name := strings.TrimPrefix(path, s.data)
+		for _, known := range []string{"/server.db", "/server.db.lock", "/token-secret", "/storage/packs/", "/storage/log/", "/storage/keys/"} {
+			if (name == known || strings.HasSuffix(known, "/") && strings.HasPrefix(name, known)) && !strings.Contains(name, "tmp") && !strings.Contains(name, "/.") {
+				return err
+			}
+		}
+		if err == nil && !d.IsDir() {
+			left = append(left, name)
+		}
+		return err
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return left
 }

@@ -87,24 +87,39 @@ func stockRequest(t testing.TB, url, tok string, info stockInfo, nar io.Reader, 
 	return req
 }
 
-// stockMissing asks as attic does which of the hashes a cache lacks.
-func (s *server) stockMissing(cache, tok string, paths []string) []string {
+// stockMissing asks as attic does which of the paths a cache lacks, and returns their hashes.
+func (s *server) stockMissing(cache, tok string, paths []string) map[string]bool {
 	s.t.Helper()
+	return must(s.askMissing(cache, tok, paths))(s.t)
+}
+
+func (s *server) askMissing(cache, tok string, paths []string) (map[string]bool, error) {
 	hashes := make([]string, len(paths))
 	for i, path := range paths {
 		hashes[i] = hashOf(path)
 	}
-	body := must(json.Marshal(map[string]any{"cache": cache, "store_path_hashes": hashes}))(s.t)
+	body, err := json.Marshal(map[string]any{"cache": cache, "store_path_hashes": hashes})
+	if err != nil {
+		return nil, err
+	}
 	req := s.request(http.MethodPost, "/_api/v1/get-missing-paths", tok, bytes.NewReader(body))
 	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
 	var out struct {
 		MissingPaths []string `json:"missing_paths"`
 	}
-	text := s.want(http.StatusOK, req)
-	if err := json.Unmarshal([]byte(text), &out); err != nil || out.MissingPaths == nil {
-		s.t.Fatalf("missing paths: %q: %v", tail(text), err)
+	if err := json.NewDecoder(resp.Body).Decode(&out); err != nil || out.MissingPaths == nil {
+		return nil, fmt.Errorf("missing paths: %s: %w", resp.Status, err)
 	}
-	return out.MissingPaths
+	missing := map[string]bool{}
+	for _, hash := range out.MissingPaths {
+		missing[hash] = true
+	}
+	return missing, nil
 }
 
 // stockPush uploads paths as attic does, five at a time, dependants before what they need. It returns
@@ -112,7 +127,7 @@ func (s *server) stockMissing(cache, tok string, paths []string) []string {
 func (s *server) stockPush(cache, tok string, paths []string, preamble bool) map[string]int {
 	s.t.Helper()
 	missing := s.stockMissing(cache, tok, paths)
-	paths = slices.DeleteFunc(slices.Clone(paths), func(path string) bool { return !slices.Contains(missing, hashOf(path)) })
+	paths = slices.DeleteFunc(slices.Clone(paths), func(path string) bool { return !missing[hashOf(path)] })
 	slices.SortFunc(paths, func(a, b string) int { return strings.Compare(b[44:], a[44:]) }) // by name, backwards
 	var mu sync.Mutex
 	kinds := map[string]int{}

@@ -94,13 +94,13 @@ let
 in
 `
 
-// network is a closure of 60 paths and 30 MB: small ones that share packs and three that have packs of
-// their own. Each refers to some of those before it.
+// network is a closure of 60 paths and 47 MB: small ones, each referring to some of those before it, that
+// fill two shared packs; and three with packs of their own, which need nothing else.
 const network = `
 let
   node = i: make "node-${toString i}" ''
     mkdir -p $out/bin
-    ${bytes (i * 400000) 250000} >$out/data
+    ${bytes (i * 600000) 550000} >$out/data
     printf '#!/bin/sh\nexec %s/bin/run\n' $out >$out/bin/run
     chmod +x $out/bin/run
     ${lines (map (d: ''
@@ -111,7 +111,7 @@ let
   unique = builtins.foldl' (seen: x: if builtins.elem x seen then seen else seen ++ [ x ]) [ ];
   own = i: make "own-${toString i}" ''
     mkdir $out
-    { ${bytes (30000000 + i * 8000000) 3000000}; echo ${builtins.elemAt nodes 3} $out; ${bytes (35000000 + i * 8000000) 2500000}; } >$out/blob
+    { ${bytes (34000000 + i * 8000000) 3000000}; echo $out; ${bytes (39000000 + i * 8000000) 2500000}; } >$out/blob
   '';
   nodes = map node (range 56);
 in make "network" "echo ${toString nodes} ${toString (map own (range 3))} >$out"
