@@ -13,13 +13,13 @@ func TestReadPoliciesTakesTrustTablesOnly(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		good + "[oidc]\naudience = \"https://evil.example\"\n": "[[trust]] tables only",
-		"listen = \"0.0.0.0:1\"\n" + good:                     "[[trust]] tables only",
-		good + "repositroy = \"a/b\"\n":                       "did you mean repository",
-		good + "Ref = \"refs/heads/main\"\n":                  "Ref",
-		good + "sub-prefix = \"repo:acme/\"\n":                "sub-prefix",
-		good + "repository-id = 2\n":                          "p.toml:4",
-		"":                                                    "no [[trust]] table",
-		"[[trust]\n":                                          "not TOML",
+		"listen = \"0.0.0.0:1\"\n" + good:                      "[[trust]] tables only",
+		good + "repositroy = \"a/b\"\n":                        "did you mean repository",
+		good + "Ref = \"refs/heads/main\"\n":                   "Ref",
+		good + "sub-prefix = \"repo:acme/\"\n":                 "sub-prefix",
+		good + "repository-id = 2\n":                           "p.toml:4",
+		"":                                                     "no [[trust]] table",
+		"[[trust]\n":                                           "not TOML",
 	} {
 		if _, err := ReadPolicies("p.toml", []byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want %q", text, err, want)
