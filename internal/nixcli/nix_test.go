@@ -54,7 +54,7 @@ func eachNix(t *testing.T, test func(t *testing.T, n *Nix)) {
 
 // offline is a nix that needs no network and no sandbox.
 func offline(bin string) *Nix {
-	return &Nix{Bin: bin, ExtraArgs: []string{"--option", "sandbox", "false", "--option", "substituters", ""}}
+	return &Nix{Bin: bin, ExtraArgs: []string{"--option", "sandbox", "false", "--option", "substituters", "", "--option", "build-users-group", ""}}
 }
 
 func run(t testing.TB, name string, args ...string) string {
