@@ -17,7 +17,7 @@ demo: ## a flake with three hosts, from its build to a pulled closure, in two mi
 	@scripts/demo
 
 test: ## all tests
-	@scripts/setup go=golang-go nix=nix-bin zstd git curl jq node=nodejs
+	@scripts/setup go=golang-go nix=nix-bin zstd git curl jq node=nodejs ps=procps
 	$(GO) vet ./...
 	$(GO) test ./...
 	node --test action/locate.test.js
