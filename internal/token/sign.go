@@ -128,16 +128,16 @@ func writeMember(b *bytes.Buffer, name string, value any) error {
 	if b.Len() > 1 {
 		b.WriteByte(',')
 	}
-	k, err := json.Marshal(name)
-	if err != nil {
-		return err
+	for i, part := range []any{name, value} {
+		if i > 0 {
+			b.WriteByte(':')
+		}
+		enc := json.NewEncoder(b)
+		enc.SetEscapeHTML(false) // Attic writes < > & as they are
+		if err := enc.Encode(part); err != nil {
+			return err
+		}
+		b.Truncate(b.Len() - 1) // the line break that Encode appends
 	}
-	v, err := json.Marshal(value)
-	if err != nil {
-		return err
-	}
-	b.Write(k)
-	b.WriteByte(':')
-	b.Write(v)
 	return nil
 }

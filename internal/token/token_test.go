@@ -383,7 +383,7 @@ func TestSignWritesWhatAtticWrites(t *testing.T) {
 	a := authority(t)
 	a.Issuer, a.Audiences = "me", []string{"here"}
 	exp, nbf := time.Unix(4102444800, 999), time.Unix(1700000000, 0)
-	c := Claims{Subject: `a"b`, ID: "9f", Expires: &exp, NotBefore: &nbf, Pins: []string{"acme/*"}}
+	c := Claims{Subject: `a"b<&>`, ID: "9f", Expires: &exp, NotBefore: &nbf, Pins: []string{"acme/*"}}
 	_ = c.Caches.Add("z*", Pull|Push)
 	_ = c.Caches.Add("a", DestroyCache)
 	_ = c.Caches.Add("none", 0)
@@ -395,7 +395,7 @@ func TestSignWritesWhatAtticWrites(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `{"exp":4102444800,"nbf":1700000000,"iss":"me","sub":"a\"b","aud":["here"],"jti":"9f","https://jwt.attic.rs/v1":{"caches":{"z*":{"r":1,"w":1},"a":{"cd":1},"none":{}}},"https://github.com/org/attic-action/v1":{"pins":["acme/*"]}}`
+	want := `{"exp":4102444800,"nbf":1700000000,"iss":"me","sub":"a\"b<&>","aud":["here"],"jti":"9f","https://jwt.attic.rs/v1":{"caches":{"z*":{"r":1,"w":1},"a":{"cd":1},"none":{}}},"https://github.com/org/attic-action/v1":{"pins":["acme/*"]}}`
 	if string(payload) != want {
 		t.Errorf("got  %s\nwant %s", payload, want)
 	}
