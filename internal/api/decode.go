@@ -45,17 +45,17 @@ func DecodeCreateCache(contentType string, body []byte) (*CreateCache, error) {
 func DecodePatchCache(contentType string, body []byte) (*PatchCache, error) {
 	p := new(PatchCache)
 	return p, decode(contentType, body, func(s *jsonscan.Scanner) error {
-		return s.Members([]jsonscan.Field{
+		return s.Positional([]jsonscan.Field{
 			optional(s, "keypair", &p.Keypair, readKeypair),
+			// Read-only: ignored, but Attic looks at their type.
+			optional(s, "substituter_endpoint", new(*string), (*jsonscan.Scanner).Text),
+			optional(s, "api_endpoint", new(*string), (*jsonscan.Scanner).Text),
+			optional(s, "public_key", new(*string), (*jsonscan.Scanner).Text),
 			optional(s, "is_public", &p.IsPublic, (*jsonscan.Scanner).Bool),
 			optional(s, "store_dir", &p.StoreDir, readLine),
 			optional(s, "priority", &p.Priority, readInt32),
 			optional(s, "upstream_cache_key_names", &p.UpstreamCacheKeyNames, (*jsonscan.Scanner).Texts),
 			optional(s, "retention_period", &p.RetentionPeriod, readRetention),
-			// Read-only: ignored, but Attic looks at their type.
-			optional(s, "substituter_endpoint", new(*string), (*jsonscan.Scanner).Text),
-			optional(s, "api_endpoint", new(*string), (*jsonscan.Scanner).Text),
-			optional(s, "public_key", new(*string), (*jsonscan.Scanner).Text),
 		})
 	})
 }

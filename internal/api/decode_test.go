@@ -97,6 +97,8 @@ func TestDecodePatchCacheStatus(t *testing.T) {
 		`{"public_key":"x","api_endpoint":"y","substituter_endpoint":"z"}`: 200, `{"public_key":null}`: 200,
 		`{"public_key":1}`: 422, `{"api_endpoint":[]}`: 422, `{"substituter_endpoint":{}}`: 422, `{"public_key":"x","public_key":"x"}`: 422,
 		`{"is_public":true,"is_public":true}`: 422, `{"unknown":1,"unknown":2}`: 200, `[]`: 422, `[null,true]`: 422, `null`: 422,
+		`[null,null,null,"k",true,null,7,[],"Global"]`: 200, `[null,null,null,null,null,null,null,null,null]`: 200,
+		`[null,null,null,1,true,null,7,[],"Global"]`: 422, `[null,null,null,null,null,null,null,null,null,null]`: 400,
 		`{"priority":"1"}`: 422, `{"priority":1`: 400, `{"is_public":tru}`: 400, `{"keypair":1}`: 400,
 	} {
 		_, err := DecodePatchCache(asJSON, []byte(body))
@@ -123,6 +125,10 @@ func TestDecodePatchCacheValues(t *testing.T) {
 	}
 	if again, err := DecodePatchCache(asJSON, back); err != nil || again.Keypair.Text != keypair {
 		t.Errorf("%s: %v", back, err)
+	}
+	row, err := DecodePatchCache(asJSON, []byte(`[null,null,null,"k",true,null,7,null,{"Period":5}]`))
+	if err != nil || row.Keypair != nil || !*row.IsPublic || row.StoreDir != nil || *row.Priority != 7 || *row.RetentionPeriod.Seconds != 5 {
+		t.Errorf("by position: %+v, %v", row, err)
 	}
 	null, err := DecodePatchCache(asJSON, []byte(`{"is_public":null,"public_key":"x","y":1}`))
 	if err != nil || !null.Empty() {
