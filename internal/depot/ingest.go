@@ -33,7 +33,7 @@ type Upload struct {
 type IngestResult struct {
 	Kind     string   // Uploaded or Deduplicated
 	FileSize *int64   // compressed bytes of the NAR; nil when deduplicated
-	Frac     *float64 // share of the NAR's bytes that were there; nil for one piece or a known NAR
+	Frac     *float64 // share of the NAR's bytes that were there; nil when deduplicated
 }
 
 const (
@@ -258,10 +258,8 @@ func (d *Depot) commitIngested(ctx context.Context, s Scope, up Upload, in *inge
 		out.FileSize = nil
 		return out, err
 	}
-	if len(pieces) > 1 {
-		frac := float64(in.knownBytes) / float64(up.NARSize)
-		out.Frac = &frac
-	}
+	frac := float64(in.knownBytes) / float64(up.NARSize)
+	out.Frac = &frac
 	return out, nil
 }
 
