@@ -39,7 +39,7 @@ type Server struct {
 	Database            Database
 	Storage             Storage
 	Chunking            chunk.Params
-	NARSizeThreshold    int64 // bytes from which Attic would cut a NAR; 0: never
+	NARSizeThreshold    int64 // bytes from which Attic would cut a NAR; never 0
 	Compression         Compression
 	GC                  GC
 	JWT                 JWT
@@ -108,7 +108,7 @@ type JWT struct {
 type OIDC struct {
 	Audience string
 	MaxTTL   time.Duration // the longest life of a token, whatever a policy says
-	Issuers  []Issuer // GitHub's is always among them
+	Issuers  []Issuer      // GitHub's is always among them
 }
 
 // Issuer is one [[oidc.issuer]].

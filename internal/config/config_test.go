@@ -3,6 +3,7 @@ package config
 import (
 	"encoding/base64"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -78,8 +79,8 @@ func TestTypicalFile(t *testing.T) {
 	if s.Storage.Type != Local || s.Storage.Path != "/var/lib/atticd/storage" {
 		t.Errorf("storage: %+v", s.Storage)
 	}
-	if want := (chunk.Params{Min: 16384, Avg: 65536, Max: 262144}); s.Chunking != want {
-		t.Errorf("chunking: %+v", s.Chunking)
+	if want := (chunk.Params{Min: 16384, Avg: 65536, Max: 262144}); s.Chunking != want || s.NARSizeThreshold != 65536 {
+		t.Errorf("chunking: %+v from %d", s.Chunking, s.NARSizeThreshold)
 	}
 	if s.GC.Interval != 12*time.Hour || s.GC.Retention != 6*2630016*time.Second {
 		t.Errorf("gc: %+v", s.GC)
@@ -321,7 +322,7 @@ func TestChunkSizesAreClamped(t *testing.T) {
 		{sizes(1<<21, 1<<22, 1<<23), chunk.Params{Min: 1 << 20, Avg: 1 << 20, Max: 1 << 20}, 2},
 	} {
 		s, err := load(t, c.text, env())
-		if err != nil || s.Chunking != c.want || len(s.Warnings) != c.warnings {
+		if err != nil || s.Chunking != c.want || len(s.Warnings) != c.warnings || s.NARSizeThreshold != math.MaxInt64 {
 			t.Errorf("%s: %+v, %v", c.text, s, err)
 		}
 	}

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/org/attic-action/internal/chunk"
@@ -25,7 +26,9 @@ func (b *builder) chunking(s *Server) error {
 			return b.wrong("chunking."+k.name, "%d is negative", *k.value)
 		}
 	}
-	s.NARSizeThreshold = *f.Threshold
+	if s.NARSizeThreshold = *f.Threshold; s.NARSizeThreshold == 0 {
+		s.NARSizeThreshold = math.MaxInt64 // Attic: never
+	}
 	b.warn("chunking.nar-size-threshold", "has no use here but for what stock clients are told: NARs of any size are cut, and those of at most %d bytes are kept in the database", chunk.LiteralMax)
 	if *f.Min > *f.Avg || *f.Avg > *f.Max {
 		return b.wrong("chunking", "sizes %d/%d/%d are impossible: want min-size ≤ avg-size ≤ max-size", *f.Min, *f.Avg, *f.Max)

@@ -3,8 +3,8 @@ package server
 import (
 	"errors"
 	"net/http"
-	"net/url"
 	"strings"
+	"unicode"
 
 	"github.com/org/attic-action/internal/api"
 	"github.com/org/attic-action/internal/chunk"
@@ -69,13 +69,21 @@ func (s *Server) apiEndpoint(r *http.Request) (string, error) {
 	return scheme + "://" + r.Host + "/", nil
 }
 
-// validAuthority tells whether a URL with this host means this host.
+// validAuthority tells whether a URL can have this host: brackets come once, as
+// a pair; outside of them is no percent sign and at most one colon. What follows
+// the colon is free, as it is in Attic.
 func validAuthority(host string) bool {
-	if host == "" || strings.ContainsAny(host, "/?#\\ ") {
+	if host == "" || strings.ContainsAny(host, "/?#\\@ ") {
 		return false
 	}
-	u, err := url.Parse("http://" + host + "/")
-	return err == nil && u.Path == "/" && u.Hostname() != ""
+	if before, rest, ok := strings.Cut(host, "["); ok {
+		_, after, closed := strings.Cut(rest, "]")
+		if !closed || strings.ContainsAny(before+after, "[]") {
+			return false
+		}
+		host = before + after
+	}
+	return !strings.ContainsAny(host, "]%") && strings.Count(host, ":") <= 1
 }
 
 // Limits of one request, told to our clients.
@@ -152,8 +160,8 @@ func checkSettings(c *meta.Cache) error {
 		return requestError("upstream_cache_key_names: more than %d", maxUpstreamKeys)
 	}
 	for _, k := range c.UpstreamKeys {
-		if len(k) > maxUpstreamKeyLen {
-			return requestError("upstream_cache_key_names: %s is longer than %d bytes", quoteShort(k), maxUpstreamKeyLen)
+		if k == "" || len(k) > maxUpstreamKeyLen || strings.ContainsFunc(k, unicode.IsControl) {
+			return requestError("upstream_cache_key_names: %s is no name of 1 to %d printable bytes", quoteShort(k), maxUpstreamKeyLen)
 		}
 	}
 	return nil

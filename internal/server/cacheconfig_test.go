@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -66,6 +67,35 @@ func TestEndpointsFollowTheRequestOrTheConfiguration(t *testing.T) {
 	c.CreateCache(t, "c", true)
 	if got := c.config(t, "c"); got["api_endpoint"] != "https://a.example/x/" || got["substituter_endpoint"] != "https://s.example/y/c" {
 		t.Errorf("configured: got %v and %v", got["api_endpoint"], got["substituter_endpoint"])
+	}
+}
+
+// A Host that cannot stand in a URL is refused where a URL is made of it, and
+// only there.
+func TestHostsThatAreNoAuthority(t *testing.T) {
+	h := newHouse(t)
+	for host, want := range map[string]int{
+		"": 400, "a%41": 400, "a:1:2": 400, "[::1": 400, "::1]": 400, "[a][b]": 400, "a[%25]": 200,
+		"a:b": 200, ":80": 200, "a:": 200, "[::1]:80": 200, "A_b,c;d=!$&'()*+": 200,
+	} {
+		ask := func(path string) string {
+			return h.raw(t, "GET "+path+" HTTP/1.1\r\nHost: "+host+"\r\nConnection: close\r\n\r\n")
+		}
+		if got := ask("/_api/v1/cache-config/pub"); !strings.HasPrefix(got, fmt.Sprintf("HTTP/1.1 %d ", want)) {
+			t.Errorf("Host %q: want %d, got %s", host, want, got)
+		}
+		if got := ask("/pub/nix-cache-info"); !strings.HasPrefix(got, "HTTP/1.1 200 ") {
+			t.Errorf("Host %q, cache info: got %s", host, got)
+		}
+	}
+}
+
+func TestUpstreamKeyNamesThatCannotBeKeptAre400(t *testing.T) {
+	h := newHouse(t)
+	for names, want := range map[string]int{`[""]`: 400, `["a\nb"]`: 400, `["a\u0000"]`: 400, `["a b","ä:c"]`: 200, `[]`: 200} {
+		if resp, body := h.Do(t, "PATCH", "/_api/v1/cache-config/pub", h.Root, `{"upstream_cache_key_names":`+names+`}`); resp.StatusCode != want {
+			t.Errorf("%s: got %s: %s, want %d", names, resp.Status, body, want)
+		}
 	}
 }
 

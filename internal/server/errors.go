@@ -103,9 +103,8 @@ func classify(ctx context.Context, err error) *statusError {
 		return e
 	}
 	switch {
-	case errors.Is(err, io.ErrUnexpectedEOF) && errors.Is(err, errBody):
-		return &statusError{status: http.StatusBadRequest, name: api.RequestError,
-			msg: "The request body ended early.", cause: err}
+	case bodyEndedEarly(err):
+		return endedEarly(err)
 	case errors.Is(err, errBody):
 		return &statusError{status: http.StatusBadRequest, name: api.RequestError,
 			msg: "The request body could not be read.", cause: err}
@@ -125,6 +124,15 @@ func classify(ctx context.Context, err error) *statusError {
 	}
 	return &statusError{status: http.StatusInternalServerError, name: api.InternalError,
 		msg: "The server encountered an internal error.", cause: err}
+}
+
+func bodyEndedEarly(err error) bool {
+	return errors.Is(err, errBody) && errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+func endedEarly(cause error) *statusError {
+	return &statusError{status: http.StatusBadRequest, name: api.RequestError,
+		msg: "The request body ended early.", cause: cause}
 }
 
 // clientGone tells whether err means that the client hung up. Network errors

@@ -62,6 +62,9 @@ func (s *Server) serve(rw http.ResponseWriter, r *http.Request) {
 func (s *Server) fail(w *stream, r *http.Request, rec *record, err error) {
 	rec.err = err
 	e := classify(r.Context(), err)
+	if e.status == statusClientGone && bodyEndedEarly(err) {
+		e = endedEarly(err) // it may have closed only its half of the connection, and read on
+	}
 	if w.status != 0 || e.status == statusClientGone {
 		w.torn = true
 		panic(http.ErrAbortHandler)

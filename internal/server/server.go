@@ -85,6 +85,7 @@ type Server struct {
 	WaivePossession     bool     // upload-path believes a hash that it has, without reading the body
 	MaxNarInfoSize      int64    // bytes of an upload preamble; 0 means 1 MiB
 	Cut                 chunk.Params
+	TellShareFrom       int64 // bytes from which a stock upload is told how much of it was here; 0 means 64 KiB
 	Limits              Limits
 	Version             string           // shown on the front page
 	Now                 func() time.Time // nil means time.Now
@@ -150,6 +151,7 @@ func (s *Server) init() {
 	s.once.Do(func() {
 		s.Limits = s.Limits.withDefaults()
 		def(&s.MaxNarInfoSize, 1<<20)
+		def(&s.TellShareFrom, 64<<10)
 		def(&s.Cut, chunk.DefaultParams)
 		if s.Now == nil {
 			s.Now = time.Now

@@ -224,6 +224,31 @@ func TestLongDownloadWithoutPausesIsServed(t *testing.T) {
 	}
 }
 
+// A client may close its half of the connection after a body that is too short,
+// and still read why it was refused.
+func TestBodyThatEndsEarlyIsAnswered(t *testing.T) {
+	h := newHouse(t)
+	n := servertest.NewNAR(t, "short", []byte("a NAR that does not arrive as a whole"))
+	upload := fmt.Sprintf("PUT /_api/v1/upload-path HTTP/1.1\r\nHost: x\r\nAuthorization: bearer %s\r\nX-Attic-Nar-Info: %s\r\n", h.Root, n.Info(t, "pub", nil))
+	for name, request := range map[string]string{
+		"upload by length": upload + "Content-Length: 37\r\n\r\na NAR",
+		"upload in chunks": upload + "Transfer-Encoding: chunked\r\n\r\n5\r\na NAR\r\n",
+		"JSON":             "POST /_api/v1/get-missing-paths HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 37\r\n\r\n{}",
+	} {
+		c := h.dial(t)
+		if _, err := io.WriteString(c, request); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		answer, err := io.ReadAll(c)
+		if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 400 ") || !strings.Contains(string(answer), `"error":"RequestError"`) {
+			t.Errorf("%s: got %q, %v", name, answer, err)
+		}
+	}
+}
+
 func TestVanishedClientLeavesNothing(t *testing.T) {
 	h := newHouse(t)
 	n := servertest.NewNAR(t, "vanished", random(t, 8<<20))

@@ -74,9 +74,13 @@ func (s *Server) uploadPath(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	up.DropUnfounded()
 	result, err := s.Depot.Ingest(r.Context(), scope, up, r.Body, !s.WaivePossession)
 	if err != nil {
 		return err
+	}
+	if up.NARSize < uint64(s.TellShareFrom) {
+		result.Frac = nil // Attic keeps such a NAR in one piece, which has no share
 	}
 	sendJSON(w, http.StatusOK, api.UploadResult{Kind: result.Kind, FileSize: result.FileSize, FracDeduplicated: result.Frac})
 	return nil

@@ -104,6 +104,37 @@ func TestUploadAgainIsDeduplicated(t *testing.T) {
 	}
 }
 
+// The stock client is told a share of what was here for NARs that Attic would
+// have cut, and for no others, however they are cut here.
+func TestShareIsToldAboveTheThreshold(t *testing.T) {
+	h := &house{Server: servertest.Start(t, func(s *server.Server) { s.TellShareFrom = 10_000 })}
+	h.CreateCache(t, "c", true)
+	dep := servertest.NewNAR(t, "dep", nil)
+	for size, want := range map[int]string{9_999: `"frac_deduplicated":null}`, 10_000: `"frac_deduplicated":0}`, 30_000: `"frac_deduplicated":0}`} {
+		content := random(t, size)
+		copy(content[size/2:], dep.Path.Hash()) // cuts the NAR in two
+		n := servertest.NewNAR(t, strconv.Itoa(size), content, dep.Path.Base())
+		if resp, body := h.Upload(t, h.Root, "c", n); resp.StatusCode != 200 || !strings.HasSuffix(body, want) {
+			t.Errorf("%d bytes: got %s: %s, want %s", size, resp.Status, body, want)
+		}
+	}
+}
+
+// Attic takes any signature and content address. Those that cannot be upheld are
+// left out: a client would believe the path by its address alone.
+func TestUnfoundedClaimsAreLeftOut(t *testing.T) {
+	h := newHouse(t)
+	n := servertest.NewNAR(t, "claims", []byte("another NAR"))
+	resp, body := h.UploadInfo(t, h.Root, n.Info(t, "pub", map[string]any{
+		"sigs": []string{"", "x", "k:x"}, "ca": "fixed:r:sha256:" + strings.Repeat("0", 52)}), n.Bytes)
+	if resp.StatusCode != 200 {
+		t.Fatalf("got %s: %s", resp.Status, body)
+	}
+	if info := h.narinfo(t, "pub", n); info.CA != "" || len(info.Sigs) != 1 {
+		t.Errorf("narinfo: %+v", info)
+	}
+}
+
 func TestPreambleWinsOverHeader(t *testing.T) {
 	h := newHouse(t)
 	n := servertest.NewNAR(t, "preamble", []byte("a NAR after its preamble"))
