@@ -36,7 +36,9 @@ func (tx *Tx) Locate(caches []int64, ids []chunk.ID) ([]Place, error) {
 	keys := make([]byte, 0, min(batchKeys, len(ids))*len(chunk.ID{}))
 	list, now := idList(caches), stamp(tx.now)
 	order := sorted(len(ids), func(a, b int) int { return bytes.Compare(ids[a][:], ids[b][:]) })
-	for part := range slices.Chunk(order, batchKeys) {
+	// Each once: a question that is repeated ten thousand times would make any difference large.
+	once := slices.CompactFunc(slices.Clone(order), func(a, b int) bool { return ids[a] == ids[b] })
+	for part := range slices.Chunk(once, batchKeys) {
 		keys = keys[:0]
 		for _, i := range part {
 			keys = append(keys, ids[i][:]...)
@@ -58,6 +60,14 @@ func (tx *Tx) Locate(caches []int64, ids []chunk.ID) ([]Place, error) {
 		if err != nil {
 			return nil, fmt.Errorf("locate %d chunks: %w", len(ids), err)
 		}
+	}
+	first := -1
+	for _, i := range order {
+		if first >= 0 && ids[i] == ids[first] {
+			places[i] = places[first]
+			continue
+		}
+		first = i
 	}
 	return places, nil
 }
