@@ -46,8 +46,8 @@ func newClaim(s Scope, up *Upload) (*claim, error) {
 
 // checkFields refuses what would become a line of its own in a narinfo.
 func checkFields(up *Upload) error {
-	for _, field := range []string{up.Deriver, up.System} {
-		if err := nix.ValidField(field); err != nil {
+	for _, err := range []error{nix.ValidDeriver(up.Deriver), nix.ValidSystem(up.System)} {
+		if err != nil {
 			return badRequest("%s: %v", up.Path, err)
 		}
 	}
