@@ -15,12 +15,12 @@ const module = "github.com/org/attic-action/"
 
 // floors, from the ground up. Packages on one floor do not know each other.
 var floors = [][]string{
-	{"internal/nix", "internal/spool", "internal/jsonscan", "internal/audit", "internal/limit", "internal/peer"},
+	{"internal/nix", "internal/spool", "internal/jsonscan", "internal/audit", "internal/limit", "internal/peer", "internal/admin"},
 	{"internal/nar", "internal/chunk", "internal/blob"},
 	{"internal/pack", "internal/blob/disk", "internal/seal", "internal/token"},
-	{"internal/ledger", "internal/api", "internal/trust", "internal/github", "internal/report"},
+	{"internal/ledger", "internal/api", "internal/trust", "internal/github", "internal/github/repo", "internal/report"},
 	{"internal/meta", "internal/oidc", "internal/nixcli", "internal/config"},
-	{"internal/depot", "internal/exchange", "internal/client", "internal/issued"},
+	{"internal/depot", "internal/exchange", "internal/client", "internal/issued", "internal/trustbook"},
 	{"internal/push", "internal/server"},
 	{"internal/action"},
 	{"cmd/action", "cmd/server"},
