@@ -24,7 +24,10 @@ func adminSocket(cfg *config.Server) string {
 // newAdmin makes the handler of all commands that need the database. Each
 // command's file registers its verbs.
 func newAdmin(st *stack, cfg *config.Server) *admin.Mux {
-	m := &admin.Mux{}
+	m := &admin.Mux{Audit: auditAdmin(st.audit)}
+	tokenVerbs(m, st.issued)
+	rotateVerb(m, st.server)
+	trustVerbs(m, st.policies, cfg)
 	return m
 }
 

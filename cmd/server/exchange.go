@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/org/attic-action/internal/api"
@@ -22,11 +23,7 @@ func mountExchange(st *stack, cfg *config.Server) error {
 	if cfg.OIDC.Audience == "" {
 		return nil
 	}
-	issuers := make([]oidc.Issuer, len(cfg.OIDC.Issuers))
-	for i, is := range cfg.OIDC.Issuers {
-		issuers[i] = oidc.Issuer{URL: is.URL, JWKSFile: is.JWKSFile, AllowInsecure: is.AllowInsecure, NoID: is.Kind == trust.KindBuildkite}
-	}
-	verifier, err := oidc.New(oidc.Config{Issuers: issuers, Audience: cfg.OIDC.Audience, Log: s.Log})
+	verifier, err := newVerifier(cfg, s.Log)
 	if err != nil {
 		return fmt.Errorf("set up oidc: %w", err)
 	}
@@ -40,10 +37,20 @@ func mountExchange(st *stack, cfg *config.Server) error {
 	}
 	x := &exchange.Exchange{
 		Verifier: verifier, Policies: st.policies.Set, Authority: s.Auth, Endpoint: url,
-		Seen: seen{s.DB}, RequestID: server.RequestID, Log: s.Log,
+		Seen: seen{s.DB}, Issued: st.issued, MaxTTL: cfg.OIDC.MaxTTL, RequestID: server.RequestID, Log: s.Log,
+		Address: cfg.Peers.Address, Limits: exchangeLimits(cfg.Limits), Audit: st.audit.Write,
 	}
 	s.TrustConfig, s.TokenExchange = x.ConfigHandler(), x.TokenHandler()
 	return nil
+}
+
+// newVerifier makes what judges ID tokens.
+func newVerifier(cfg *config.Server, log *slog.Logger) (*oidc.Verifier, error) {
+	issuers := make([]oidc.Issuer, len(cfg.OIDC.Issuers))
+	for i, is := range cfg.OIDC.Issuers {
+		issuers[i] = oidc.Issuer{URL: is.URL, JWKSFile: is.JWKSFile, AllowInsecure: is.AllowInsecure, NoID: is.Kind == trust.KindBuildkite}
+	}
+	return oidc.New(oidc.Config{Issuers: issuers, Audience: cfg.OIDC.Audience, Log: log})
 }
 
 // seen keeps used ID tokens in the database.

@@ -1,15 +1,20 @@
 package main
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/org/attic-action/internal/admin"
+	"github.com/org/attic-action/internal/config"
+	"github.com/org/attic-action/internal/issued"
 	"github.com/org/attic-action/internal/token"
 )
 
@@ -41,7 +46,7 @@ func (p *program) makeToken() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "make-token --sub SUBJECT --validity DURATION [--pull PATTERN]...",
 		Short: "Print an access token", Args: noArgs,
-		RunE: func(*cobra.Command, []string) error { return p.printToken(req) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return p.printToken(cmd.Context(), req) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&req.sub, "sub", "", "who the token is for")
@@ -75,7 +80,7 @@ func (r *tokenRequest) claims(now time.Time) (token.Claims, error) {
 	return c, nil
 }
 
-func (p *program) printToken(req *tokenRequest) error {
+func (p *program) printToken(ctx context.Context, req *tokenRequest) error {
 	now := time.Now()
 	claims, err := req.claims(now)
 	if err != nil {
@@ -104,7 +109,34 @@ func (p *program) printToken(req *tokenRequest) error {
 	if err != nil {
 		return fmt.Errorf("make token: %w", err)
 	}
+	if err := p.listToken(ctx, cfg, claims); err != nil {
+		fmt.Fprintf(p.stderr, "attic-server: warning: the token is not listed, so only its id %s revokes it: %s\n", claims.ID, oneLine(err.Error()))
+	}
 	_, err = fmt.Fprintln(p.stdout, jwt)
+	return err
+}
+
+// listToken has the token listed by the server that runs, or in the database that
+// is here. A token that cannot be listed is as good as any other: its maker has the
+// secret and needs no database.
+func (p *program) listToken(ctx context.Context, cfg *config.Server, c token.Claims) error {
+	if _, err := os.Stat(cfg.Database.File); err != nil {
+		if client, err := admin.Dial(ctx, adminSocket(cfg)); err == nil { // of a server without a file
+			return issueBy(ctx, client, c)
+		}
+		return fmt.Errorf("there is no database at %s", cfg.Database.File)
+	}
+	client, done, err := p.connectTo(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	return errors.Join(issueBy(ctx, client, c), done())
+}
+
+func issueBy(ctx context.Context, client *admin.Client, c token.Claims) error {
+	_, err := admin.Call[struct{}](ctx, client, "token/issue", tokenRow{
+		ID: c.ID, Subject: c.Subject, Caches: issued.Caches(c.Caches), Issued: *c.NotBefore, Expires: *c.Expires,
+	})
 	return err
 }
 

@@ -31,34 +31,45 @@ func ensureSecret(cfg *config.Server) error {
 			"set ATTIC_SERVER_TOKEN_HS256_SECRET_BASE64 to the output of: openssl rand -base64 64"}
 	}
 	file := filepath.Join(cfg.Data, secretFile)
-	secret, err := readSecret(file)
+	keys, err := readSecrets(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := makeSecret(file); err != nil {
 			return fmt.Errorf("make token secret: %w", err)
 		}
-		secret, err = readSecret(file)
+		keys, err = readSecrets(file)
 	}
 	if err != nil {
 		return fmt.Errorf("read token secret: %w", err)
 	}
-	key, err := token.HS256(secret)
-	if err != nil {
-		return fmt.Errorf("use token secret %s: %w", file, err)
+	cfg.JWT.Keys = keys[:1]
+	for _, key := range keys[1:] {
+		cfg.JWT.Previous = append(cfg.JWT.Previous, key.VerifyOnly())
 	}
-	cfg.JWT.Keys = []token.Key{key}
 	return nil
 }
 
-func readSecret(file string) ([]byte, error) {
+// readSecrets reads one secret a line, the newest first.
+func readSecrets(file string) ([]token.Key, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
-	secret, err := base64.StdEncoding.DecodeString(string(bytes.TrimSpace(text)))
-	if err != nil || len(secret) < 32 {
+	var keys []token.Key
+	for _, line := range bytes.Fields(text) {
+		secret, err := base64.StdEncoding.DecodeString(string(line))
+		if err != nil || len(secret) < 32 {
+			return nil, fmt.Errorf("%s: line %d is not the base64 of 32 bytes or more", file, len(keys)+1)
+		}
+		key, err := token.HS256(secret)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		keys = append(keys, key)
+	}
+	if len(keys) == 0 {
 		return nil, fmt.Errorf("%s: not the base64 of 32 bytes or more", file)
 	}
-	return secret, nil
+	return keys, nil
 }
 
 // makeSecret writes a new secret, unless another process was faster: two

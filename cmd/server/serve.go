@@ -40,7 +40,7 @@ func (p *program) load() (*config.Server, error) {
 }
 
 func authority(cfg *config.Server) *token.Authority {
-	return &token.Authority{Keys: cfg.JWT.Keys, Issuer: cfg.JWT.Issuer, Audiences: cfg.JWT.Audiences, Now: time.Now}
+	return &token.Authority{Keys: slices.Concat(cfg.JWT.Keys, cfg.JWT.Previous), Issuer: cfg.JWT.Issuer, Audiences: cfg.JWT.Audiences, Now: time.Now}
 }
 
 func (p *program) checkConfig(*cobra.Command, []string) error {

@@ -17,6 +17,7 @@ import (
 	"github.com/org/attic-action/internal/blob/disk"
 	"github.com/org/attic-action/internal/config"
 	"github.com/org/attic-action/internal/depot"
+	"github.com/org/attic-action/internal/issued"
 	"github.com/org/attic-action/internal/ledger"
 	"github.com/org/attic-action/internal/meta"
 	"github.com/org/attic-action/internal/seal"
@@ -34,6 +35,7 @@ type stack struct {
 	lock   *os.File
 	server *server.Server
 	admin  *admin.Mux
+	issued *issued.Register
 
 	policies *trustbook.Book
 }
@@ -67,7 +69,7 @@ func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *st
 	}
 	root, err := seal.Load(ctx, store, secrets, rand.Reader)
 	if errors.Is(err, seal.ErrWrongSecret) {
-		return nil, hintError{err, "the token secret changed: start once with the old one"}
+		return nil, hintError{err, "the token secret changed: give the old one as [[jwt.previous]] of server.toml, or in ATTIC_SERVER_TOKEN_HS256_SECRET_BASE64_PREVIOUS"}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("load root key: %w", err)
@@ -80,8 +82,9 @@ func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *st
 	if dp.Spool, err = openSpool(cfg); err != nil {
 		return nil, err
 	}
+	st.issued = &issued.Register{DB: st.db}
 	st.server = &server.Server{
-		DB: st.db, Depot: dp, Auth: authority(cfg), Root: root,
+		DB: st.db, Depot: dp, Auth: authority(cfg), Revoked: st.issued, Root: root,
 		AllowedHosts: cfg.AllowedHosts, APIEndpoint: cfg.APIEndpoint, SubstituterEndpoint: cfg.SubstituterEndpoint,
 		SoftDelete: cfg.SoftDeleteCaches, WaivePossession: !cfg.RequireProof, MaxNarInfoSize: max(cfg.MaxNarInfoSize, 1),
 		Cut: cfg.Chunking, TellShareFrom: cfg.NARSizeThreshold, Now: time.Now, Log: log,

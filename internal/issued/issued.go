@@ -59,6 +59,11 @@ func (g *Register) Issue(ctx context.Context, c token.Claims, policies []string)
 	if c.IssuedAt != nil {
 		t.Issued = *c.IssuedAt
 	}
+	return g.Add(ctx, t)
+}
+
+// Add lists a token that was made by a command.
+func (g *Register) Add(ctx context.Context, t meta.IssuedToken) error {
 	return g.DB.Update(ctx, func(tx *meta.Tx) error { return tx.IssueToken(&t) })
 }
 

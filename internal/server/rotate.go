@@ -63,7 +63,7 @@ func (s *Server) oldPublicKeys(ctx context.Context, c *meta.Cache) ([]api.OldKey
 // Bounds of a rotation. Each old key is a signature more in every narinfo.
 const (
 	maxOldKeys = 4
-	maxKeep    = 10 * 365 * 24 * time.Hour
+	MaxKeep    = 10 * 31557600 * time.Second // ten years, for an old key
 )
 
 // Rotation is how a cache's key is to be replaced.
@@ -87,7 +87,7 @@ var ErrRotation = errors.New("the key cannot be rotated so")
 // sealed into the database, and nowhere else. A missing cache is meta.ErrNotFound.
 func (s *Server) RotateKey(ctx context.Context, in Rotation) (*Rotated, error) {
 	s.init()
-	if in.Keep < 0 || in.Keep > maxKeep {
+	if in.Keep < 0 || in.Keep > MaxKeep {
 		return nil, fmt.Errorf("%w: an old key can be kept for at most ten years", ErrRotation)
 	}
 	out := &Rotated{}
