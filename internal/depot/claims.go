@@ -63,9 +63,15 @@ func checkFields(up *Upload) error {
 }
 
 // DropUnfounded takes off what the stock client may say and nothing here can uphold: texts that are no
-// signatures, and a content address that the path does not follow from. Attic takes both as they come;
-// without them clients believe the path for its cache's signature alone.
+// signatures, no derivers, no systems, and a content address that the path does not follow from. Attic
+// takes all as they come; without them clients believe the path for its cache's signature alone.
 func (up *Upload) DropUnfounded() {
+	if nix.ValidDeriver(up.Deriver) != nil {
+		up.Deriver = ""
+	}
+	if nix.ValidSystem(up.System) != nil {
+		up.System = ""
+	}
 	up.Sigs = slices.DeleteFunc(slices.Clone(up.Sigs), func(sig string) bool { return nix.ValidSig(sig) != nil })
 	up.Sigs = up.Sigs[:min(len(up.Sigs), maxSigs)]
 	if (&claim{up: up}).checkAddress() != nil {

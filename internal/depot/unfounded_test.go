@@ -18,6 +18,12 @@ func TestDropUnfoundedKeepsWhatHolds(t *testing.T) {
 	if up.CA != good.ca || !slices.Equal(up.Sigs, []string{sig}) {
 		t.Errorf("kept CA %q and %q", up.CA, up.Sigs)
 	}
+	for deriver, want := range map[string]string{"hello.drv": "", "x\u2028y": "", good.path.Base() + ".drv": good.path.Base() + ".drv", "": ""} {
+		up.Deriver, up.System = deriver, deriver
+		if up.DropUnfounded(); up.Deriver != want || up.System != want {
+			t.Errorf("%q is kept as deriver %q and system %q, want %q", deriver, up.Deriver, up.System, want)
+		}
+	}
 	up.Sigs = nil
 	for i := range maxSigs + 1 {
 		up.Sigs = append(up.Sigs, newKey(t, fmt.Sprintf("k-%d", i)).Sign("x"))

@@ -126,11 +126,11 @@ func TestUnfoundedClaimsAreLeftOut(t *testing.T) {
 	h := newHouse(t)
 	n := servertest.NewNAR(t, "claims", []byte("another NAR"))
 	resp, body := h.UploadInfo(t, h.Root, n.Info(t, "pub", map[string]any{
-		"sigs": []string{"", "x", "k:x"}, "ca": "fixed:r:sha256:" + strings.Repeat("0", 52)}), n.Bytes)
+		"sigs": []string{"", "x", "k:x"}, "deriver": "hello.drv", "system": "a b", "ca": "fixed:r:sha256:" + strings.Repeat("0", 52)}), n.Bytes)
 	if resp.StatusCode != 200 {
 		t.Fatalf("got %s: %s", resp.Status, body)
 	}
-	if info := h.narinfo(t, "pub", n); info.CA != "" || len(info.Sigs) != 1 {
+	if info := h.narinfo(t, "pub", n); info.CA+info.Deriver+info.System != "" || len(info.Sigs) != 1 {
 		t.Errorf("narinfo: %+v", info)
 	}
 }
