@@ -60,7 +60,7 @@ type verb func(ctx context.Context, body []byte) (in, out any, err error)
 
 // Handle registers a verb such as "trust/add". The function's input is decoded
 // strictly: a member that it does not have is an error. An error of it is shown to
-// the caller whole; wrap ErrNotFound or ErrConflict to have it tell them apart.
+// the caller whole; As ErrNotFound or ErrConflict it is told apart.
 func Handle[In, Out any](m *Mux, name string, fn func(ctx context.Context, in In) (Out, error)) {
 	if m.verbs == nil {
 		m.verbs = make(map[string]verb)
@@ -113,6 +113,16 @@ func (e *Error) Is(target error) bool {
 	}
 	return false
 }
+
+// As marks an error as one of those that callers tell apart, and leaves its text.
+func As(kind, err error) error { return marked{err, kind} }
+
+type marked struct {
+	error
+	kind error
+}
+
+func (m marked) Unwrap() []error { return []error{m.error, m.kind} }
 
 type answer struct {
 	Error     string `json:"error"`
