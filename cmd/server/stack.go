@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/org/attic-action/internal/admin"
+	"github.com/org/attic-action/internal/audit"
 	"github.com/org/attic-action/internal/blob/disk"
 	"github.com/org/attic-action/internal/config"
 	"github.com/org/attic-action/internal/depot"
@@ -32,6 +33,7 @@ const spoolReserve = 256 << 20
 // stack is everything below HTTP, open.
 type stack struct {
 	db     *meta.DB
+	audit  *audit.Log
 	lock   *os.File
 	server *server.Server
 	admin  *admin.Mux
@@ -74,6 +76,9 @@ func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *st
 	if err != nil {
 		return nil, fmt.Errorf("load root key: %w", err)
 	}
+	if st.audit, err = openAudit(cfg, log); err != nil {
+		return nil, err
+	}
 	journal := &ledger.Log{Blobs: store, Epoch: 1}
 	if st.db, err = meta.Open(ctx, file, meta.Options{Journal: journal, Log: log}); err != nil {
 		return nil, err
@@ -86,8 +91,9 @@ func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *st
 	st.server = &server.Server{
 		DB: st.db, Depot: dp, Auth: authority(cfg), Revoked: st.issued, Root: root,
 		AllowedHosts: cfg.AllowedHosts, APIEndpoint: cfg.APIEndpoint, SubstituterEndpoint: cfg.SubstituterEndpoint,
-		SoftDelete: cfg.SoftDeleteCaches, WaivePossession: !cfg.RequireProof, MaxNarInfoSize: max(cfg.MaxNarInfoSize, 1),
+		SignedBy: signers(cfg), SoftDelete: cfg.SoftDeleteCaches, WaivePossession: !cfg.RequireProof, MaxNarInfoSize: max(cfg.MaxNarInfoSize, 1),
 		Cut: cfg.Chunking, TellShareFrom: cfg.NARSizeThreshold, Now: time.Now, Log: log,
+		Rates: rates(cfg.Limits), Peers: cfg.Peers, Audit: st.audit.Write,
 	}
 	st.policies = &trustbook.Book{DB: st.db, File: cfg.Trust, Kinds: cfg.OIDC.Kinds(), Listed: cfg.OIDC.Lists, Log: log}
 	st.admin = newAdmin(st, cfg)
@@ -98,6 +104,9 @@ func (st *stack) close() error {
 	var err error
 	if st.db != nil {
 		err = st.db.Close()
+	}
+	if st.audit != nil {
+		err = errors.Join(err, st.audit.Close())
 	}
 	if st.lock != nil {
 		err = errors.Join(err, st.lock.Close()) // which unlocks it

@@ -63,9 +63,9 @@ type Event struct {
 	Status  int               `json:"status,omitempty"` // of HTTP
 	Reason  string            `json:"reason,omitempty"` // exact; not what the caller was told
 	Subject string            `json:"sub,omitempty"`    // of the access token
-	Token   string            `json:"jti,omitempty"`    // of the access token: the one that was used, or issued
+	Token   string            `json:"jti,omitempty"`    // of the access token that was used, issued or revoked; several are joined by a comma
 	Policy  string            `json:"policy,omitempty"` // several are joined by a comma
-	Cache   string            `json:"cache,omitempty"`
+	Cache   string            `json:"cache,omitempty"`  // the same
 	Object  string            `json:"object,omitempty"` // a store path's base name, a pack's hash, a scope
 	Objects int64             `json:"objects,omitempty"`
 	Bytes   int64             `json:"bytes,omitempty"` // that the client sent
@@ -104,8 +104,9 @@ func (e Event) clean() Event {
 	return e
 }
 
-// secrets match a JWT, whole or cut, and what follows the name of a scheme.
-var secrets = regexp.MustCompile(`eyJ[A-Za-z0-9_-]{6,}(\.[A-Za-z0-9_-]*){0,2}|(?i:\b(bearer|basic)\s+)[A-Za-z0-9+/=._~-]{8,}`)
+// secrets match a JWT, whole or cut, what follows the name of a scheme, and 64 bytes in
+// base64: a private key of a cache, or a token secret.
+var secrets = regexp.MustCompile(`[A-Za-z0-9+/]{86}==|eyJ[A-Za-z0-9_-]{6,}(\.[A-Za-z0-9_-]*){0,2}|(?i:\b(bearer|basic)\s+)[A-Za-z0-9+/=._~-]{8,}`)
 
 // cleanText bounds s and takes out what must not be in a log: tokens, and runes
 // that move a cursor, turn the writing direction or show nothing.

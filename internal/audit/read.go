@@ -17,9 +17,11 @@ import (
 // Filter chooses events. Empty fields let everything through. Subject, Policy,
 // Cache and Action may hold "*" for any text.
 type Filter struct {
-	Since, Until                   time.Time
-	Subject, Token, Policy, Cache  string
-	Action, Result, Request, Holds string // Holds is any part of the line
+	Since, Until                  time.Time
+	Subject, Token, Policy, Cache string
+	Action, Result, Request       string
+	Address                       string
+	Holds                         string // any part of the line
 }
 
 // Match tells whether the event is chosen.
@@ -27,17 +29,22 @@ func (f Filter) Match(e Event) bool {
 	if !f.Since.IsZero() && e.Time.Before(f.Since) || !f.Until.IsZero() && !e.Time.Before(f.Until) {
 		return false
 	}
-	for _, c := range [][2]string{{f.Subject, e.Subject}, {f.Cache, e.Cache}, {f.Action, e.Action},
-		{f.Token, e.Token}, {f.Result, e.Result}, {f.Request, e.Request}} {
+	for _, c := range [][2]string{{f.Subject, e.Subject}, {f.Action, e.Action},
+		{f.Result, e.Result}, {f.Request, e.Request}, {f.Address, e.Address}} {
 		if !glob(c[0], c[1]) {
 			return false
 		}
 	}
-	if f.Policy == "" {
+	return oneOf(f.Policy, e.Policy) && oneOf(f.Token, e.Token) && oneOf(f.Cache, e.Cache)
+}
+
+// oneOf matches one of several that are joined by commas.
+func oneOf(pattern, list string) bool {
+	if pattern == "" {
 		return true
 	}
-	for p := range strings.SplitSeq(e.Policy, ",") {
-		if glob(f.Policy, p) {
+	for one := range strings.SplitSeq(list, ",") {
+		if glob(pattern, one) {
 			return true
 		}
 	}

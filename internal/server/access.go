@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/org/attic-action/internal/meta"
 	"github.com/org/attic-action/internal/token"
@@ -15,16 +16,12 @@ import (
 // A caller is who sent a request: the claims of a good token, or nothing.
 type caller struct {
 	claims  *token.Claims
-	refused error // why a token that was sent is no good
+	refused error         // why a token that was sent is no good
+	wait    time.Duration // when there were too many such tokens from here
 }
 
-type callerKey struct{}
-
-// callerOf returns the caller that serve put into the request's context.
-func callerOf(r *http.Request) caller {
-	c, _ := r.Context().Value(callerKey{}).(caller)
-	return c
-}
+// callerOf returns who sent the request, as identify found.
+func callerOf(r *http.Request) caller { return recordOf(r).caller }
 
 // identify reads the token. A bad one is as good as none: a public cache goes
 // on working with an expired token, and no request is refused for its token
@@ -32,7 +29,7 @@ func callerOf(r *http.Request) caller {
 //
 // A token whose revocation cannot be looked up is neither good nor bad: that is
 // an error.
-func (s *Server) identify(r *http.Request) (caller, error) {
+func (s *Server) identify(r *http.Request, rec *record) (caller, error) {
 	jwt, ok := bearer(r.Header.Get("Authorization"))
 	if !ok || s.Auth == nil {
 		return caller{}, nil
@@ -48,8 +45,7 @@ func (s *Server) identify(r *http.Request) (caller, error) {
 		}
 	}
 	if err != nil {
-		s.Log.Debug("token refused", "remote", r.RemoteAddr, "error", err)
-		return caller{refused: err}, nil
+		return caller{refused: err, wait: s.countBad(r, rec, jwt, err)}, nil
 	}
 	return caller{claims: claims}, nil
 }
@@ -124,7 +120,7 @@ func (s *Server) permit(r *http.Request, name string, need token.Perm, verb stri
 	cache, err := s.cache(r.Context(), name)
 	switch {
 	case errors.Is(err, meta.ErrNotFound) && c.perms(name) == 0:
-		return nil, unauthorized()
+		return nil, denied(c, unauthorized())
 	case errors.Is(err, meta.ErrNotFound):
 		return nil, noSuchCache()
 	case err != nil:
@@ -132,7 +128,7 @@ func (s *Server) permit(r *http.Request, name string, need token.Perm, verb stri
 	}
 	switch have := c.permsOn(cache); {
 	case have == 0:
-		return nil, unauthorized()
+		return nil, denied(c, unauthorized())
 	case have&need != need:
 		return nil, forbidden(verb)
 	}

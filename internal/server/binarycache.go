@@ -54,22 +54,22 @@ type object struct {
 	nar   *meta.NAR
 }
 
-// pullable finds a path for a caller. Who may do nothing at all with the cache
-// is told the same whether the path, or the cache, is there or not.
+// pullable finds a path for a caller. Who may neither pull from the cache nor push
+// to it is told the same whether the path, or the cache, is there or not.
 func (s *Server) pullable(r *http.Request, cacheName, hash string) (*object, error) {
 	if !nix.ValidPathHash(hash) {
 		return nil, noSuchObject()
 	}
 	cache, err := s.cache(r.Context(), cacheName)
 	if errors.Is(err, meta.ErrNotFound) {
-		return nil, noSuchObject()
+		return nil, denied(callerOf(r), noSuchObject())
 	}
 	if err != nil {
 		return nil, err
 	}
 	have := callerOf(r).permsOn(cache)
-	if have == 0 {
-		return nil, noSuchObject()
+	if have&(token.Pull|token.Push) == 0 {
+		return nil, denied(callerOf(r), noSuchObject()) // the right to configure is none to know what is there
 	}
 	o := &object{cache: cache}
 	err = s.DB.View(r.Context(), func(tx *meta.Tx) (err error) {

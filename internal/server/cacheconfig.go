@@ -3,10 +3,12 @@ package server
 import (
 	"errors"
 	"net/http"
+	"strconv"
 	"strings"
 	"unicode"
 
 	"github.com/org/attic-action/internal/api"
+	"github.com/org/attic-action/internal/audit"
 	"github.com/org/attic-action/internal/chunk"
 	"github.com/org/attic-action/internal/meta"
 	"github.com/org/attic-action/internal/nix"
@@ -107,6 +109,7 @@ func (s *Server) createCache(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	event := audited(r, audit.CacheCreate, name)
 	var in *api.CreateCache
 	err = s.withBody(r, func(body []byte) (err error) {
 		in, err = api.DecodeCreateCache(r.Header.Get("Content-Type"), body)
@@ -118,10 +121,11 @@ func (s *Server) createCache(w http.ResponseWriter, r *http.Request) error {
 	// By the token alone: whether the cache exists is nobody's business yet.
 	switch have := callerOf(r).perms(name); {
 	case have == 0:
-		return unauthorized()
+		return denied(callerOf(r), unauthorized())
 	case have&token.CreateCache == 0:
 		return forbidden("create this cache")
 	}
+	event.Object = "public=" + strconv.FormatBool(in.IsPublic)
 	cache := &meta.Cache{Name: name, Public: in.IsPublic, StoreDir: in.StoreDir,
 		Priority: in.Priority, UpstreamKeys: in.UpstreamCacheKeyNames}
 	if err := checkSettings(cache); err != nil {
@@ -172,6 +176,7 @@ func (s *Server) configureCache(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	event := audited(r, audit.CacheConfigure, name)
 	var in *api.PatchCache
 	err = s.withBody(r, func(body []byte) (err error) {
 		in, err = api.DecodePatchCache(r.Header.Get("Content-Type"), body)
@@ -188,6 +193,7 @@ func (s *Server) configureCache(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
+	event.Object = changes(in)
 	if err := in.CheckRetention(); err != nil {
 		return err
 	}
@@ -213,6 +219,31 @@ func (s *Server) configureCache(w http.ResponseWriter, r *http.Request) error {
 	}
 	send(w, http.StatusOK, "", nil)
 	return nil
+}
+
+// changes names what a request changes, for the audit: values where they decide who
+// may read or what is trusted, and never a key.
+func changes(in *api.PatchCache) string {
+	var out []string
+	if in.Keypair != nil {
+		out = append(out, "keypair")
+	}
+	if in.IsPublic != nil {
+		out = append(out, "public="+strconv.FormatBool(*in.IsPublic))
+	}
+	if in.StoreDir != nil {
+		out = append(out, "store_dir="+*in.StoreDir)
+	}
+	if in.Priority != nil {
+		out = append(out, "priority="+strconv.Itoa(int(*in.Priority)))
+	}
+	if in.UpstreamCacheKeyNames != nil {
+		out = append(out, "upstream_cache_key_names="+strings.Join(*in.UpstreamCacheKeyNames, ","))
+	}
+	if in.RetentionPeriod != nil {
+		out = append(out, "retention_period")
+	}
+	return strings.Join(out, " ")
 }
 
 // patch changes c as asked; nothing is written if a part of it is wrong.
@@ -245,6 +276,7 @@ func (s *Server) destroyCache(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	audited(r, audit.CacheDestroy, name)
 	if _, err := s.permit(r, name, token.DestroyCache, "destroy this cache"); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/org/attic-action/internal/api"
+	"github.com/org/attic-action/internal/audit"
 	"github.com/org/attic-action/internal/chunk"
 	"github.com/org/attic-action/internal/depot"
 	"github.com/org/attic-action/internal/pack"
@@ -16,9 +17,13 @@ import (
 )
 
 // pushScope checks that the caller may push to the cache that the path names.
+// It is where too many requests of pushes wait.
 func (s *Server) pushScope(r *http.Request, name string) (depot.Scope, error) {
 	cache, err := s.permit(r, name, token.Push, "push to this cache")
 	if err != nil {
+		return depot.Scope{}, err
+	}
+	if err := s.pace(r); err != nil {
 		return depot.Scope{}, err
 	}
 	return s.scope(r.Context(), callerOf(r), cache)
@@ -82,6 +87,8 @@ func (s *Server) putPack(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	event := audited(r, audit.Pack, cacheName)
+	event.Object = text
 	var after *[32]byte
 	if text := r.URL.Query().Get("after"); text != "" {
 		sum, err := parseSum(text)
@@ -109,6 +116,7 @@ func (s *Server) putPack(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	event.Objects = int64(result.Chunks)
 	sendJSON(w, http.StatusOK, result)
 	return nil
 }
@@ -127,6 +135,7 @@ func (s *Server) commitPaths(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	event := audited(r, audit.Commit, name)
 	scope, err := s.pushScope(r, name)
 	if err != nil {
 		return err
@@ -145,6 +154,7 @@ func (s *Server) commitPaths(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	event.Objects = int64(len(results))
 	sendJSON(w, http.StatusOK, api.PathsResult{Results: results})
 	return nil
 }

@@ -12,21 +12,13 @@ import (
 	"time"
 )
 
-// record is what the access log says about a request.
-type record struct {
-	id      string
-	route   string
-	subject string
-	err     error
-	panic   any
-}
-
 // serve is the pipeline around dispatch: every request gets an id, a log line,
 // deadlines and one answer.
 func (s *Server) serve(rw http.ResponseWriter, r *http.Request) {
 	start := s.Now()
 	rec := &record{id: newRequestID(), route: "-"}
-	w, r := newStream(rw, r, s.Limits.Stall)
+	rec.address = s.Peers.Address(r)
+	w, r := newStream(rw, r.WithContext(context.WithValue(r.Context(), recordKey{}, rec)), s.Limits.Stall)
 	rw.Header().Set("X-Request-Id", rec.id)
 	defer func() { s.logRequest(r, w, rec, s.Now().Sub(start)) }()
 	defer w.finish(s.Limits)
@@ -44,14 +36,11 @@ func (s *Server) serve(rw http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, rec, err)
 		return
 	}
-	caller, err := s.identify(r)
-	if err != nil {
+	var err error
+	if rec.caller, err = s.identify(r, rec); err != nil {
 		s.fail(w, r, rec, err)
 		return
 	}
-	rec.subject = caller.subject()
-	ctx := context.WithValue(r.Context(), callerKey{}, caller)
-	r = r.WithContext(context.WithValue(ctx, requestIDKey{}, rec.id))
 	if err := s.dispatch(w, r, rec); err != nil {
 		s.fail(w, r, rec, err)
 	}
@@ -99,7 +88,7 @@ func (s *Server) checkHost(r *http.Request) error {
 	return nil
 }
 
-// logRequest writes the access line. Query strings stay out of it, for people
+// logRequest writes the access line, and the audit where there is one. Query strings stay out of it, for people
 // put tokens there; so do header values.
 func (s *Server) logRequest(r *http.Request, w *stream, rec *record, took time.Duration) {
 	level, status := slog.LevelInfo, w.status
@@ -110,11 +99,11 @@ func (s *Server) logRequest(r *http.Request, w *stream, rec *record, took time.D
 		slog.Int64("bytes_in", w.read),
 		slog.Int64("bytes_out", w.written),
 		slog.Duration("took", took),
-		slog.String("remote", r.RemoteAddr),
+		slog.String("remote", remote(r, rec)),
 		slog.String("request_id", rec.id),
 	}
-	if rec.subject != "" {
-		attrs = append(attrs, slog.String("subject", shorten(rec.subject)))
+	if sub := rec.caller.subject(); sub != "" {
+		attrs = append(attrs, slog.String("subject", shorten(sub)))
 	}
 	switch {
 	case rec.panic != nil:
@@ -133,6 +122,15 @@ func (s *Server) logRequest(r *http.Request, w *stream, rec *record, took time.D
 	}
 	attrs = append(attrs, slog.Int("status", status))
 	s.Log.LogAttrs(context.WithoutCancel(r.Context()), level, "request", attrs...)
+	s.finishEvent(r, w, rec, status)
+}
+
+// remote is the client's address, or what the connection says when it has none.
+func remote(r *http.Request, rec *record) string {
+	if rec.address.IsValid() {
+		return rec.address.String()
+	}
+	return shorten(r.RemoteAddr)
 }
 
 // shorten bounds what a client put into a log line. The log's handler escapes.
@@ -148,13 +146,4 @@ func newRequestID() string {
 	var b [8]byte
 	rand.Read(b[:]) // never fails: crypto/rand ends the program instead
 	return hex.EncodeToString(b[:])
-}
-
-type requestIDKey struct{}
-
-// RequestID is the id that the server gave a request on its way in: the one in
-// its log line and in the X-Request-Id header of the answer.
-func RequestID(r *http.Request) string {
-	id, _ := r.Context().Value(requestIDKey{}).(string)
-	return id
 }

@@ -38,9 +38,12 @@ import (
 	"time"
 
 	"github.com/org/attic-action/internal/api"
+	"github.com/org/attic-action/internal/audit"
 	"github.com/org/attic-action/internal/chunk"
 	"github.com/org/attic-action/internal/depot"
 	"github.com/org/attic-action/internal/meta"
+	"github.com/org/attic-action/internal/nix"
+	"github.com/org/attic-action/internal/peer"
 	"github.com/org/attic-action/internal/seal"
 	"github.com/org/attic-action/internal/token"
 )
@@ -78,18 +81,22 @@ type Server struct {
 	// /_api/v1/oidc/token. Nil means that there are no such routes.
 	TrustConfig, TokenExchange http.Handler
 
-	AllowedHosts        []string // exact values of Host; empty means all
-	APIEndpoint         string   // ends in "/"; empty means by Host
-	SubstituterEndpoint string   // ends in "/"; empty means the API endpoint
-	SoftDelete          bool     // destroyed caches keep their names and paths
-	WaivePossession     bool     // upload-path believes a hash that it has, without reading the body
-	MaxNarInfoSize      int64    // bytes of an upload preamble; 0 means 1 MiB
+	AllowedHosts        []string                   // exact values of Host; empty means all
+	APIEndpoint         string                     // ends in "/"; empty means by Host
+	SubstituterEndpoint string                     // ends in "/"; empty means the API endpoint
+	SignedBy            map[string][]nix.PublicKey // by cache: keys of which one must have signed each path; none asks for nothing
+	SoftDelete          bool                       // destroyed caches keep their names and paths
+	WaivePossession     bool                       // upload-path believes a hash that it has, without reading the body
+	MaxNarInfoSize      int64                      // bytes of an upload preamble; 0 means 1 MiB
 	Cut                 chunk.Params
 	TellShareFrom       int64 // bytes from which a stock upload is told how much of it was here; 0 means 64 KiB
 	Limits              Limits
-	Version             string           // shown on the front page
-	Now                 func() time.Time // nil means time.Now
-	Log                 *slog.Logger     // nil means slog.Default()
+	Rates               Rates
+	Peers               peer.Finder       // whose address a request has
+	Audit               func(audit.Event) // takes a record of what changes something; nil means nobody does
+	Version             string            // shown on the front page
+	Now                 func() time.Time  // nil means time.Now
+	Log                 *slog.Logger      // nil means slog.Default()
 
 	once    sync.Once
 	routes  routes
@@ -97,6 +104,7 @@ type Server struct {
 	keys    keyring
 	touched touches
 	heavy   gates
+	rates   rates
 }
 
 // Limits bound what one client, and all of them together, can hold. A zero
@@ -161,6 +169,7 @@ func (s *Server) init() {
 		}
 		s.routes = s.buildRoutes()
 		s.heavy = newGates(s.Limits)
+		s.rates.set(s.Rates)
 		s.caches.load = s.loadCaches
 		s.keys.root = s.Root
 	})

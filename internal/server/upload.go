@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/org/attic-action/internal/api"
+	"github.com/org/attic-action/internal/audit"
 	"github.com/org/attic-action/internal/depot"
 	"github.com/org/attic-action/internal/meta"
 	"github.com/org/attic-action/internal/nix"
@@ -23,6 +24,9 @@ func (s *Server) missingPaths(w http.ResponseWriter, r *http.Request) error {
 		}
 		cache, err := s.permit(r, in.Cache, token.Push, "push to this cache")
 		if err != nil {
+			return err
+		}
+		if err := s.pace(r); err != nil {
 			return err
 		}
 		slices.Sort(in.StorePathHashes)
@@ -54,12 +58,17 @@ func (s *Server) uploadPath(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	event := audited(r, audit.Upload, info.Cache)
 	up, err := checkUpload(info)
 	if err != nil {
 		return err
 	}
+	event.Object = up.Path.Base()
 	cache, err := s.permit(r, info.Cache, token.Push, "push to this cache")
 	if err != nil {
+		return err
+	}
+	if err := s.pace(r); err != nil {
 		return err
 	}
 	if up.Path.Dir() != cache.StoreDir {
@@ -79,6 +88,7 @@ func (s *Server) uploadPath(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	event.Objects = 1
 	if up.NARSize < uint64(s.TellShareFrom) {
 		result.Frac = nil // Attic keeps such a NAR in one piece, which has no share
 	}
