@@ -89,6 +89,28 @@ func TestOutOfTheBox(t *testing.T) {
 	}
 }
 
+// A bad token is as good as none, by the protocol. The limit on them must leave room
+// for whoever tries that out.
+func TestBadTokensBelowTheLimitAreAnonymous(t *testing.T) {
+	url, _, stop := start(t, t.TempDir(), "attic-server", "--listen", "127.0.0.1:0")
+	defer stop()
+	for i := range 250 {
+		req, err := http.NewRequest("GET", url+"/_api/v1/cache-config/c", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "bearer bad")
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusUnauthorized {
+			t.Fatalf("token %d: %s", i+1, resp.Status)
+		}
+	}
+}
+
 func TestDumpedClaimsAreAtticadms(t *testing.T) {
 	code, out, _ := call(t, t.TempDir(), "atticadm", "make-token", "--sub", "alice", "--validity", "2 years",
 		"--push", "b", "--pull", "a", "--pull", "b", "--destroy-cache", "z-*", "--dump-claims")

@@ -18,9 +18,11 @@ type Limits struct {
 }
 
 // DefaultLimits are far above what a CI of a thousand jobs does, and below what
-// hurts a small machine. Uploads over theirs wait before they are refused.
+// hurts a small machine. Uploads over theirs wait before they are refused. Bad
+// tokens count from the third hundred on: what a server answers to them is part of the
+// protocol, and a run that tries it out makes some two hundred requests.
 var DefaultLimits = Limits{
-	BadTokens: 60, Exchanges: 600, RefusedExchanges: 10, ExchangesOfPolicy: 600, Uploads: 200, UploadsOfAddress: 500,
+	BadTokens: 300, Exchanges: 600, RefusedExchanges: 10, ExchangesOfPolicy: 600, Uploads: 200, UploadsOfAddress: 500,
 }
 
 // Audit says where the record of who did what is kept.
