@@ -39,7 +39,8 @@ type Server struct {
 	Depot     *depot.Depot
 	Authority *token.Authority
 
-	stop func() error
+	statements *statements
+	stop       func() error
 }
 
 // Secret is the HS256 secret that signs the server's tokens.
@@ -57,8 +58,9 @@ func StartIn(t testing.TB, dir string, change ...func(*server.Server)) *Server {
 	ctx := context.Background()
 	store := must(disk.New(filepath.Join(dir, "storage")))(t)
 	key := must(token.HS256(Secret))(t)
-	db := must(meta.Open(ctx, filepath.Join(dir, "meta.db"), meta.Options{Journal: &ledger.Log{Blobs: store, Epoch: 1}}))(t)
-	s := &Server{Dir: dir, DB: db, Authority: &token.Authority{Keys: []token.Key{key}, Now: time.Now}}
+	statements := &statements{}
+	db := must(meta.Open(ctx, filepath.Join(dir, "meta.db"), meta.Options{Journal: &ledger.Log{Blobs: store, Epoch: 1}, Trace: statements.add}))(t)
+	s := &Server{statements: statements, Dir: dir, DB: db, Authority: &token.Authority{Keys: []token.Key{key}, Now: time.Now}}
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	s.Depot = &depot.Depot{DB: db, Blobs: store, Cut: chunk.DefaultParams, Log: log,
 		Spool: &spool.Dir{Path: dir, Budget: 512 << 20}}
