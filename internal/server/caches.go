@@ -98,5 +98,5 @@ func (s *Server) scope(ctx context.Context, c caller, cache *meta.Cache) (depot.
 			sees = append(sees, other.ID)
 		}
 	}
-	return depot.Scope{Cache: *cache, Sees: sees, User: c.subject(), Token: c.tokenID()}, nil
+	return depot.Scope{Cache: *cache, Sees: sees, User: c.subject(), Token: c.tokenID(), SignedBy: s.SignedBy[cache.Name]}, nil
 }
