@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -38,10 +40,15 @@ func openAudit(cfg *config.Server, log *slog.Logger) (*audit.Log, error) {
 	return l, nil
 }
 
+// savedSeconds is for how long a token that rested may push without a limit: twenty
+// thousand requests at the default rate, the closure of a large system by the stock client.
+const savedSeconds = 100
+
 // rates are the limits that the server itself counts.
 func rates(l config.Limits) server.Rates {
 	return server.Rates{
 		BadTokens: limit.PerMinute(l.BadTokens), Uploads: limit.PerSecond(l.Uploads), UploadsOfAddress: limit.PerSecond(l.UploadsOfAddress),
+		Saved: savedSeconds,
 	}
 }
 
@@ -248,10 +255,14 @@ func auditLine(e audit.Event) string {
 	}
 	add("address", e.Address)
 	add("request", e.Request)
-	for _, key := range []string{"repository", "repository_id", "ref", "event_name", "environment", "job_workflow_ref", "run_id", "actor"} {
-		if e.Action == audit.Exchange {
-			add(key, e.Claims[key])
-		}
+	shown := []string{"repository", "repository_id", "ref", "event_name", "environment", "job_workflow_ref", "run_id", "actor"}
+	if e.Action != audit.Exchange { // what a command asked for
+		shown = slices.DeleteFunc(slices.Sorted(maps.Keys(e.Claims)), func(key string) bool {
+			return slices.Contains([]string{"cache", "policy", "id", "ids", "jti"}, key) // which have been shown
+		})
+	}
+	for _, key := range shown {
+		add(key, e.Claims[key])
 	}
 	add("reason", e.Reason)
 	b.WriteByte('\n')

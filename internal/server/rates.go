@@ -19,11 +19,14 @@ type Rates struct {
 	BadTokens        limit.Rate // tokens that do not verify, by address
 	Uploads          limit.Rate // requests of a push, by token
 	UploadsOfAddress limit.Rate // requests of a push, by address
+	// Saved is for how many times as much as its rate a push may come at once after a
+	// pause; 0 means 1.
+	Saved int
 }
 
 // maxPace is how long a request of a push waits for its turn before it is refused. The
-// stock client repeats nothing, so it must rather be slowed than refused: with a hundred
-// requests a second left to it, it would have to send three thousand at once to see 429.
+// stock client repeats nothing, so it must rather be slowed than refused: at two hundred
+// requests a second it would have to send six thousand at once to see 429.
 const maxPace = 30 * time.Second
 
 // rates are the counters of a Server.
@@ -36,6 +39,7 @@ type rates struct {
 
 func (c *rates) set(r Rates) {
 	c.bad.Rate, c.uploads.Rate, c.from.Rate = r.BadTokens, r.Uploads, r.UploadsOfAddress
+	c.uploads.Burst, c.from.Burst = r.Uploads.N*max(1, r.Saved), r.UploadsOfAddress.N*max(1, r.Saved)
 	c.repeats.Rate = limit.PerMinute(1)
 }
 
