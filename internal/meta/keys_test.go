@@ -2,6 +2,8 @@ package meta
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 )
@@ -65,5 +67,25 @@ func TestRotatedKeysSignUntilTheirEnd(t *testing.T) {
 	err := db.Update(t.Context(), func(tx *Tx) error { return tx.RotateKey(other, "other.3:AAAA", []byte{9}, now) })
 	if !errors.Is(err, ErrNotFound) {
 		t.Errorf("rotate the key of a deleted cache: %v", err)
+	}
+}
+
+// The attack: another user of the machine reads the sealed keys, subjects and policies.
+func TestDatabaseIsItsOwnersAlone(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "meta.db")
+	db, err := Open(t.Context(), file, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	newCache(t, db, "main")
+	defer db.Close()
+	for _, name := range []string{file, file + "-wal", file + "-shm"} {
+		fi, err := os.Stat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fi.Mode().Perm(); got != 0o600 {
+			t.Errorf("mode of %s: %o, want 600", fi.Name(), got)
+		}
 	}
 }

@@ -107,7 +107,14 @@ func (db *DB) open(ctx context.Context, file string) error {
 		}
 		db.temp, file, synchronous = dir, filepath.Join(dir, "meta.db"), "OFF"
 	}
-	var err error
+	// SQLite would make it readable for everybody; its WAL gets the mode of the file.
+	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
 	if db.sql, err = sql.Open("sqlite", dataSource(file)); err != nil {
 		return err
 	}
