@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -156,6 +157,37 @@ func TestSocketOfAKilledServerIsReplaced(t *testing.T) {
 	}()
 	if _, err := admin.Dial(t.Context(), socket); err != nil {
 		t.Errorf("dial the new socket: %v", err)
+	}
+}
+
+// The address of a socket holds a hundred bytes; a data directory may be deeper.
+func TestSocketInADeepDirectory(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		return // where a server says so and serves without
+	}
+	dir := filepath.Join(t.TempDir(), strings.Repeat("d", 100), strings.Repeat("e", 100))
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(dir, "server.db.sock")
+	ln, err := admin.Listen(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var records []admin.Record
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- admin.Serve(ctx, ln, mux(&records), slog.New(slog.DiscardHandler)) }()
+	c, err := admin.Dial(t.Context(), socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := admin.Call[greeting](t.Context(), c, "greet", greet{"deep"}); err != nil || got.Text != "hello deep" {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -29,8 +29,12 @@ const dialTime = 5 * time.Second
 // Dial returns a client of the server that listens on the socket; ErrNobody when
 // there is none, whether the socket's file is missing or was left behind.
 func Dial(ctx context.Context, socket string) (*Client, error) {
-	dialer := net.Dialer{Timeout: dialTime}
-	conn, err := dialer.DialContext(ctx, "unix", socket)
+	dial := func(ctx context.Context) (conn net.Conn, err error) {
+		dialer := net.Dialer{Timeout: dialTime}
+		err = shortly(socket, func(name string) (err error) { conn, err = dialer.DialContext(ctx, "unix", name); return err })
+		return conn, err
+	}
+	conn, err := dial(ctx)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 		return nil, fmt.Errorf("%s: %w", socket, ErrNobody)
 	}
@@ -43,9 +47,7 @@ func Dial(ctx context.Context, socket string) (*Client, error) {
 	_ = conn.Close() // it was only to see who is there
 	return &Client{remote: true, http: &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "unix", socket)
-		},
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
 	}}}, nil
 }
 

@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
+	"runtime"
 	"time"
 )
 
@@ -25,7 +27,8 @@ func Listen(socket string) (net.Listener, error) {
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("listen on %s: %w", socket, err)
 	}
-	ln, err := net.Listen("unix", tmp)
+	var ln net.Listener
+	err := shortly(tmp, func(name string) (err error) { ln, err = net.Listen("unix", name); return err })
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", socket, err)
 	}
@@ -39,6 +42,26 @@ func Listen(socket string) (net.Listener, error) {
 		return nil, fmt.Errorf("listen on %s: %w", socket, err)
 	}
 	return &listener{ln, socket}, nil
+}
+
+// maxSocket is what the address of a socket holds, less its last zero; Linux has 107.
+const maxSocket = 103
+
+// shortly calls fn with the socket's name, or, where that does not fit into an address,
+// with a shorter one for the same place.
+func shortly(socket string, fn func(name string) error) error {
+	if len(socket) <= maxSocket {
+		return fn(socket)
+	}
+	if runtime.GOOS != "linux" {
+		return fmt.Errorf("its name has %d bytes, at most %d are possible", len(socket), maxSocket)
+	}
+	dir, err := os.Open(filepath.Dir(socket))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return fn(fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(socket)))
 }
 
 // listener removes its socket when it is closed.
