@@ -10,6 +10,8 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,6 +34,9 @@ func openAudit(cfg *config.Server, log *slog.Logger) (*audit.Log, error) {
 	if cfg.Audit.File == "" {
 		log.Warn("nothing is audited: there is no data directory, and no audit.file is configured")
 		return nil, nil
+	}
+	if err := os.MkdirAll(filepath.Dir(cfg.Audit.File), 0o700); err != nil {
+		return nil, fmt.Errorf("make directory of the audit log: %w", err)
 	}
 	l := &audit.Log{Path: cfg.Audit.File, MaxSize: cfg.Audit.MaxSize, Keep: cfg.Audit.Keep, Log: log}
 	if err := l.Open(); err != nil {

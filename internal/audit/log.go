@@ -34,10 +34,11 @@ type Log struct {
 	suppressed int64 // events of strangers over their quota
 	dropped    int64 // events that found the queue full
 
-	file *os.File // the rest is the writer's own
-	size int64
-	told time.Time // when trouble was last told
-	lost int64     // lines that could not be written since
+	file  *os.File // the rest is the writer's own
+	size  int64
+	dirty bool      // written and not synced
+	told  time.Time // when trouble was last told
+	lost  int64     // lines that could not be written since
 }
 
 const (
@@ -54,6 +55,8 @@ const (
 	strangersBurst = 300
 	strangersEvery = time.Second
 
+	// syncEvery is what a power cut may take. Each line for itself would be a disk's whole work.
+	syncEvery = 5 * time.Second
 	tellEvery = time.Minute
 )
 
@@ -141,6 +144,8 @@ func (l *Log) run() {
 	defer close(l.done)
 	tick := time.NewTicker(tellEvery)
 	defer tick.Stop()
+	sync := time.NewTicker(syncEvery)
+	defer sync.Stop()
 	var buf bytes.Buffer
 	for {
 		select {
@@ -153,6 +158,8 @@ func (l *Log) run() {
 			buf.Reset()
 			l.summary(&buf)
 			l.put(buf.Bytes())
+		case <-sync.C:
+			l.sync()
 		case <-l.closing:
 			for buf.Reset(); len(l.queue) > 0; buf.Reset() {
 				l.gather(&buf)
@@ -213,6 +220,7 @@ func (l *Log) put(lines []byte) {
 		var n int
 		n, err = l.file.Write(lines)
 		l.size += int64(n)
+		l.dirty = true
 		if err != nil {
 			l.shut() // what is torn is mended by the next open
 		}
@@ -283,11 +291,21 @@ func (l *Log) shut() {
 	if l.file == nil {
 		return
 	}
-	err := errors.Join(l.file.Sync(), l.file.Close())
-	l.file = nil
-	if err != nil {
+	l.sync()
+	if err := l.file.Close(); err != nil {
 		l.tell(err)
 	}
+	l.file = nil
+}
+
+func (l *Log) sync() {
+	if l.file == nil || !l.dirty {
+		return
+	}
+	if err := l.file.Sync(); err != nil {
+		l.tell(err)
+	}
+	l.dirty = false
 }
 
 // rotate makes room for a new file: .1 becomes .2, and so on.
