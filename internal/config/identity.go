@@ -244,6 +244,9 @@ func (b *builder) trust(s *Server) error {
 		if !s.OIDC.Lists(p.Issuer) {
 			return b.wrong(fmt.Sprintf("trust[%d].issuer", i), "no [[oidc.issuer]] has the url %q", p.Issuer)
 		}
+		for _, w := range trust.Warnings(p) {
+			b.warn(fmt.Sprintf("trust[%d]", i), "%s", w)
+		}
 		if ttl, err := token.ParseDuration(p.TTL); err == nil && ttl > s.OIDC.MaxTTL {
 			b.warn(fmt.Sprintf("trust[%d].ttl", i), "%q is longer than [oidc] max-ttl: tokens will live %s", p.TTL, s.OIDC.MaxTTL)
 		}
