@@ -88,8 +88,12 @@ func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *st
 		return nil, err
 	}
 	st.issued = &issued.Register{DB: st.db}
+	revoke := func(ctx context.Context, id string) error {
+		_, err := st.issued.Revoke(ctx, issued.Selection{IDs: []string{id}})
+		return err
+	}
 	st.server = &server.Server{
-		DB: st.db, Depot: dp, Auth: authority(cfg), Revoked: st.issued, Root: root,
+		DB: st.db, Depot: dp, Auth: authority(cfg), Revoked: st.issued, Revoke: revoke, Root: root,
 		AllowedHosts: cfg.AllowedHosts, APIEndpoint: cfg.APIEndpoint, SubstituterEndpoint: cfg.SubstituterEndpoint,
 		SignedBy: signers(cfg), SoftDelete: cfg.SoftDeleteCaches, WaivePossession: !cfg.RequireProof, MaxNarInfoSize: max(cfg.MaxNarInfoSize, 1),
 		Cut: cfg.Chunking, TellShareFrom: cfg.NARSizeThreshold, Now: time.Now, Log: log,

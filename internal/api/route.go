@@ -21,6 +21,7 @@ const (
 	ClosureRoute       = "/_api/v1/cache/{cache}/closure"
 	OIDCConfigRoute    = "/_api/v1/oidc/config"
 	OIDCTokenRoute     = "/_api/v1/oidc/token"
+	OIDCRevokeRoute    = "/_api/v1/oidc/revoke"
 )
 
 // Media types of our routes' bodies.

@@ -34,20 +34,30 @@ func (s *Server) identify(r *http.Request, rec *record) (caller, error) {
 	if !ok || s.Auth == nil {
 		return caller{}, nil
 	}
-	claims, err := s.Auth.Verify(jwt)
-	if err == nil {
-		var revoked bool
-		if revoked, err = s.revoked(r.Context(), claims.ID); err != nil {
-			return caller{}, err
-		}
-		if revoked {
-			err = fmt.Errorf("token %s of %q: %w", claims.ID, shorten(claims.Subject), meta.ErrRevoked)
-		}
-	}
+	claims, bad, err := s.verify(r.Context(), jwt)
 	if err != nil {
-		return caller{refused: err, wait: s.countBad(r, rec, jwt, err)}, nil
+		return caller{}, err
+	}
+	if bad != nil {
+		return caller{refused: bad, wait: s.countBad(r, rec, jwt, bad)}, nil
 	}
 	return caller{claims: claims}, nil
+}
+
+// verify returns the claims of a token, or what is bad about it, or an error when
+// nobody knows.
+func (s *Server) verify(ctx context.Context, jwt string) (claims *token.Claims, bad, err error) {
+	if claims, bad = s.Auth.Verify(jwt); bad != nil {
+		return nil, bad, nil
+	}
+	revoked, err := s.revoked(ctx, claims.ID)
+	if err != nil {
+		return nil, nil, err
+	}
+	if revoked {
+		return nil, fmt.Errorf("token %s of %q: %w", claims.ID, shorten(claims.Subject), meta.ErrRevoked), nil
+	}
+	return claims, nil, nil
 }
 
 // revoked reports whether the token of this jti was taken back. Tokens without

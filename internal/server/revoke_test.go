@@ -31,6 +31,10 @@ func newWary(t *testing.T) *wary {
 	w.Server = servertest.StartIn(t, w.Dir, func(s *server.Server) {
 		w.register = &issued.Register{DB: s.DB}
 		s.Revoked = w.register
+		s.Revoke = func(ctx context.Context, id string) error {
+			_, err := w.register.Revoke(ctx, issued.Selection{IDs: []string{id}})
+			return err
+		}
 	})
 	return w
 }
@@ -228,3 +232,64 @@ func TestUnreadableRevocationsAreAnError(t *testing.T) {
 	}
 }
 
+func (w *wary) give(t *testing.T, form string, header ...string) (*http.Response, string) {
+	t.Helper()
+	return w.put(t, "", "POST", api.OIDCRevokeRoute, []byte(form), append([]string{"Content-Type", "application/x-www-form-urlencoded"}, header...)...)
+}
+
+// RFC 7009: what a job no longer needs, nobody can steal from it.
+func TestBearersEndTheirTokens(t *testing.T) {
+	w := newWary(t)
+	mine, other := w.issue(t, "mine", token.Pull), w.issue(t, "other", token.Pull)
+	settings := func(tok string) int {
+		resp, _ := w.Do(t, "GET", config+"priv", tok, "")
+		return resp.StatusCode
+	}
+	if settings(mine) != 200 {
+		t.Fatal("the token is no good")
+	}
+	done, body := w.give(t, "token="+mine+"&token_type_hint=access_token")
+	if done.StatusCode != 200 || body != "" || done.Header.Get("Cache-Control") != "no-store" {
+		t.Errorf("got %s: %s", done.Status, body)
+	}
+	if got := settings(mine); got != 401 {
+		t.Errorf("the token after its end: %d", got)
+	}
+	if got := settings(other); got != 200 {
+		t.Errorf("another token: %d", got)
+	}
+	forged := other[:len(other)-3] + "AAA"
+	for name, tok := range map[string]string{"once more": mine, "forged": forged, "no token": "x"} {
+		resp, text := w.give(t, "token="+tok)
+		if resp.StatusCode != done.StatusCode || text != body {
+			t.Errorf("%s is answered otherwise: %s: %s", name, resp.Status, text)
+		}
+	}
+	if got := settings(other); got != 200 {
+		t.Errorf("a forged token ended a good one: %d", got)
+	}
+	for name, c := range map[string]struct {
+		form, kind string
+		status     int
+	}{
+		"without an id": {"token=" + w.Root, "", 400},
+		"two":           {"token=" + other + "&token=" + other, "", 400},
+		"none":          {"token_type_hint=access_token", "", 400},
+		"JSON":          {`{"token":"` + other + `"}`, "application/json", 400},
+		"large":         {"token=" + strings.Repeat("x", 16<<10), "", 413},
+	} {
+		header := []string{}
+		if c.kind != "" {
+			header = []string{"Content-Type", c.kind}
+		}
+		if resp, text := w.give(t, c.form, header...); resp.StatusCode != c.status || strings.Contains(text, other) {
+			t.Errorf("%s: got %s: %s, want %d", name, resp.Status, text, c.status)
+		}
+	}
+	if resp, _ := w.put(t, other, "POST", api.OIDCRevokeRoute, []byte("token="+other), "Content-Type", "application/x-www-form-urlencoded"); resp.StatusCode != 400 {
+		t.Errorf("with two credentials: %s", resp.Status)
+	}
+	if got := settings(other); got != 200 {
+		t.Errorf("a refused request ended the token: %d", got)
+	}
+}

@@ -207,7 +207,7 @@ func TestPrivateKeysNeverLeaveTheServer(t *testing.T) {
 	}
 	key := pair.Secret()
 	ask("POST", config+"mine", strings.Replace(`{"keypair":{"Keypair":"KEY"},"is_public":false,"store_dir":"/nix/store","priority":41,"upstream_cache_key_names":[]}`, "KEY", key, 1))
-	ask("PATCH", config+"mine", `{"keypair":{"Keypair":"`+key+`x"}}`)           // errors about a key
+	ask("PATCH", config+"mine", `{"keypair":{"Keypair":"`+key+`x"}}`)             // errors about a key
 	ask("PATCH", config+"mine", `{"keypair":{"Keypair":"`+key[:len(key)-9]+`"}}`) // must not quote it
 	ask("PATCH", config+"mine", `{"keypair":"`+key+`"}`)
 	ask("PATCH", config+"mine", `{"keypair":{"keypair":"`+key+`"},"`+key+`":1}`)

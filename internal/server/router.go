@@ -7,6 +7,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/org/attic-action/internal/api"
 	"github.com/org/attic-action/internal/token"
 )
 
@@ -75,6 +76,10 @@ func (s *Server) findAPI(seg []string) (*route, []string) {
 		if len(seg) == 2 && s.routes.oidcToken != nil {
 			return s.routes.oidcToken, nil
 		}
+	case "oidc/revoke":
+		if len(seg) == 2 && s.routes.oidcRevoke != nil {
+			return s.routes.oidcRevoke, nil
+		}
 	}
 	switch {
 	case len(seg) == 2 && seg[0] == "cache-config":
@@ -96,7 +101,7 @@ type routes struct {
 	home, cacheInfo, narInfo, nar, atticCacheInfo *route
 	cacheConfig, missingPaths, uploadPath         *route
 	missingChunks, packs, paths, closure          *route
-	oidcConfig, oidcToken                         *route
+	oidcConfig, oidcToken, oidcRevoke             *route
 }
 
 func (s *Server) buildRoutes() routes {
@@ -122,6 +127,9 @@ func (s *Server) buildRoutes() routes {
 	}
 	if s.TrustConfig != nil {
 		rt.oidcConfig = &route{"/_api/v1/oidc/config", []method{get(delegate(s.TrustConfig))}}
+	}
+	if s.Revoke != nil {
+		rt.oidcRevoke = &route{api.OIDCRevokeRoute, []method{post(s.revokeToken)}}
 	}
 	if s.TokenExchange != nil {
 		rt.oidcToken = &route{"/_api/v1/oidc/token", []method{post(delegate(s.TokenExchange))}}

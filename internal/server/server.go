@@ -76,6 +76,9 @@ type Server struct {
 
 	// Revoked knows which tokens were taken back. Nil means that none ever is.
 	Revoked Revocations
+	// Revoke takes back the token of a jti, for its bearer. Nil means that there is
+	// no such route.
+	Revoke func(ctx context.Context, id string) error
 
 	// TrustConfig and TokenExchange answer /_api/v1/oidc/config and
 	// /_api/v1/oidc/token. Nil means that there are no such routes.
