@@ -96,7 +96,7 @@ func (p *program) listenAndServe(ctx context.Context, cfg *config.Server, log *s
 	if err != nil {
 		return err
 	}
-	st, err := openStack(ctx, cfg, log)
+	st, err := openSoon(ctx, cfg, log)
 	if err != nil {
 		_ = ln.Close() // nothing was accepted
 		return err
@@ -112,6 +112,24 @@ func (p *program) listenAndServe(ctx context.Context, cfg *config.Server, log *s
 	}
 	return st.server.Serve(ctx, ln)
 }
+
+// openSoon opens the stack, and lets a command that has the database finish first.
+func openSoon(ctx context.Context, cfg *config.Server, log *slog.Logger) (*stack, error) {
+	for deadline := time.Now().Add(commandTime); ; {
+		st, err := openStack(ctx, cfg, log)
+		if !errors.Is(err, errLocked) || time.Now().After(deadline) {
+			return st, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// commandTime is how long a command may have the database while a server starts.
+const commandTime = 2 * time.Second
 
 func (p *program) bind(cfg *config.Server) (net.Listener, error) {
 	ln, err := net.Listen("tcp", cfg.Listen)

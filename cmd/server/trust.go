@@ -208,7 +208,8 @@ func readBounded(file string, most int64) ([]byte, error) {
 }
 
 func (p *program) trustRemove() *cobra.Command {
-	return &cobra.Command{
+	var revoke bool
+	cmd := &cobra.Command{
 		Use: "remove NAME...", Short: "Take trust policies back; no new token is given for them",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -222,14 +223,32 @@ func (p *program) trustRemove() *cobra.Command {
 				return err
 			}
 			for _, name := range names {
-				if _, err = admin.Call[none](cmd.Context(), c, "trust/remove", trustRemove{Name: name}); err != nil {
+				if err = p.removePolicy(cmd.Context(), c, name, revoke); err != nil {
 					break
 				}
-				fmt.Fprintf(p.stdout, "trust policy %s is gone; tokens given for it live on until they expire, unless: attic-server token revoke --all-from %s\n", name, name)
 			}
 			return errors.Join(err, done())
 		},
 	}
+	cmd.Flags().BoolVar(&revoke, "revoke", false, "revoke the tokens that were given for them as well")
+	return cmd
+}
+
+// removePolicy takes the policy first, so that no token is given after the revocation.
+func (p *program) removePolicy(ctx context.Context, c *admin.Client, name string, revoke bool) error {
+	if _, err := admin.Call[none](ctx, c, "trust/remove", trustRemove{Name: name}); err != nil {
+		return err
+	}
+	if !revoke {
+		_, err := fmt.Fprintf(p.stdout, "trust policy %s is gone; tokens given for it live on until they expire, unless: attic-server token revoke --all-from %s\n", name, name)
+		return err
+	}
+	out, err := admin.Call[tokenRevokeOutput](ctx, c, "token/revoke", tokenRevokeInput{Policy: name})
+	if err != nil {
+		return fmt.Errorf("trust policy %s is gone, but its tokens are not: %w", name, err)
+	}
+	_, err = fmt.Fprintf(p.stdout, "trust policy %s is gone, and %d tokens given for it\n", name, len(out.Revoked))
+	return err
 }
 
 func (p *program) trustList() *cobra.Command {

@@ -2,7 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -10,7 +12,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/org/attic-action/internal/config"
 	"github.com/org/attic-action/internal/oidctest"
 	"github.com/org/attic-action/internal/trust"
 )
@@ -73,6 +77,42 @@ func TestPolicyHoldsAndEndsWithoutARestart(t *testing.T) {
 	}
 	if code, _, errs := call(t, home, "attic-server", "-f", file, "trust", "remove", "infra"); code != 1 || !strings.Contains(errs, "no such policy") {
 		t.Errorf("remove again: exit %d: %s", code, errs)
+	}
+}
+
+func TestRemovedPolicyTakesItsTokensAlong(t *testing.T) {
+	home, is := t.TempDir(), oidctest.NewIssuer(t)
+	file := trustConfig(t, is, "")
+	server, _, stop := start(t, home, "attic-server", "-f", file)
+	defer stop()
+	ok(t, home, "-f", file, "trust", "add", "--name", "infra", "--issuer", is.URL, "--repository-id", "123456789",
+		"--ref", "refs/heads/main", "--caches", "system", "--grant", "pull")
+	if status, _ := trade(t, server, is.Token(trustAudience)); status != http.StatusOK {
+		t.Fatalf("status %d", status)
+	}
+	if out := ok(t, home, "-f", file, "trust", "remove", "--revoke", "infra"); !strings.Contains(out, "and 1 tokens") {
+		t.Errorf("got %s", out)
+	}
+	if out := ok(t, home, "-f", file, "token", "list", "--json"); strings.Contains(out, `"infra"`) && !strings.Contains(out, "revoked") {
+		t.Errorf("the token is still listed as good: %s", out)
+	}
+}
+
+// A command has the database for a moment; a server that starts just then waits for it.
+func TestServerStartsWhileACommandEnds(t *testing.T) {
+	home, is := t.TempDir(), oidctest.NewIssuer(t)
+	data := filepath.Join(home, ".local/share/attic-server")
+	lock, err := lockData(filepath.Join(data, "server.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openSoon(t.Context(), &config.Server{Storage: config.Storage{Type: config.Local, Path: data}, Database: config.Database{File: filepath.Join(data, "server.db"), Create: true}}, slog.New(slog.DiscardHandler)); !errors.Is(err, errLocked) {
+		t.Errorf("while the lock is held: got %v", err)
+	}
+	time.AfterFunc(200*time.Millisecond, func() { lock.Close() })
+	_, _, stop := start(t, home, "attic-server", "-f", trustConfig(t, is, ""))
+	if code := stop(); code != 0 {
+		t.Errorf("exit %d", code)
 	}
 }
 
