@@ -82,6 +82,7 @@ func (a *Action) Run(ctx context.Context, in Inputs) error {
 	if err != nil {
 		return a.refused(err)
 	}
+	defer a.Login.Logout(ctx)
 	hosts, err := a.choose(ctx, in)
 	if err != nil {
 		return err
