@@ -22,6 +22,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"reflect"
 	"time"
 
 	"github.com/org/attic-action/internal/audit"
@@ -60,8 +61,8 @@ type Issued interface {
 // Exchange is the token endpoint. Use it by pointer; it is safe for concurrent use.
 type Exchange struct {
 	Verifier *oidc.Verifier
-	// Policies returns the policies that hold at this moment; it is asked once for each
-	// exchange. Nil grants nothing.
+	// Policies returns the policies that hold at this moment; it is asked for each
+	// exchange, before it is judged and once the token is listed. Nil grants nothing.
 	Policies  func(context.Context) (*trust.Set, error)
 	Authority *token.Authority
 	Seen      Seen
@@ -168,10 +169,28 @@ func (e *Exchange) Do(ctx context.Context, r Request) (Response, *Refusal) {
 	if err != nil {
 		return Response{}, internal("record use of ID token", err).about(id.Claims)
 	}
-	return e.mint(ctx, r, id, chosen)
+	return e.mint(ctx, r, id, chosen, func() error { return e.stands(ctx, policies, id, wanted, chosen) })
 }
 
-func (e *Exchange) mint(ctx context.Context, r Request, id oidc.Token, c choice) (Response, *Refusal) {
+// stands looks at the policies again once the token is listed. Whoever takes a policy
+// back and then its tokens would otherwise miss the one that is being made.
+func (e *Exchange) stands(ctx context.Context, judged *trust.Set, id oidc.Token, wanted []item, c choice) error {
+	policies, err := e.policies(ctx)
+	if err != nil || policies == judged {
+		return err
+	}
+	grants, _ := policies.Match(id.Issuer, id.Claims)
+	if len(grants) > 0 {
+		if again, refusal := choose(grants, wanted); refusal == nil && reflect.DeepEqual(again, c) {
+			return nil
+		}
+	}
+	return errChanged
+}
+
+var errChanged = errors.New("the policies changed while the token was made")
+
+func (e *Exchange) mint(ctx context.Context, r Request, id oidc.Token, c choice, stands func() error) (Response, *Refusal) {
 	if e.MaxTTL > 0 {
 		c.ttl = min(c.ttl, e.MaxTTL)
 	}
@@ -196,6 +215,11 @@ func (e *Exchange) mint(ctx context.Context, r Request, id oidc.Token, c choice)
 		if err := e.Issued.Issue(ctx, claims, c.policies); err != nil {
 			return Response{}, internal("list access token", err)
 		}
+	}
+	if err := stands(); errors.Is(err, errChanged) {
+		return Response{}, refuseGrant(err).about(id.Claims)
+	} else if err != nil {
+		return Response{}, internal("read policies again", err).about(id.Claims)
 	}
 	signed, err := e.Authority.Sign(claims)
 	if err != nil {
