@@ -107,25 +107,23 @@ func (g *Register) Revoke(ctx context.Context, s Selection) ([]meta.IssuedToken,
 	err := g.DB.Update(ctx, func(tx *meta.Tx) error {
 		// Chosen in the transaction: a token that is issued meanwhile comes before
 		// and is revoked, or after.
-		listed, err := tx.IssuedTokens(false)
+		ids, err := s.choose(tx)
 		if err != nil {
 			return err
 		}
-		byID := map[string]meta.IssuedToken{}
-		ids := slices.Clone(s.IDs)
-		for _, t := range listed {
-			byID[t.ID] = t
-			if s.Policy != "" && slices.Contains(t.Policies, s.Policy) || s.Subject != "" && t.Subject == s.Subject {
-				ids = append(ids, t.ID)
-			}
+		if ids, err = tx.RevokeTokens(ids); err != nil {
+			return err
 		}
-		ids, err = tx.RevokeTokens(ids)
 		for _, id := range ids {
-			t := byID[id]
-			t.ID, t.Revoked = id, tx.Now() // of one that is not listed, that is all
-			done = append(done, t)
+			t, err := tx.IssuedToken(id)
+			if errors.Is(err, meta.ErrNotFound) {
+				t = &meta.IssuedToken{ID: id, Revoked: tx.Now()}
+			} else if err != nil {
+				return err
+			}
+			done = append(done, *t)
 		}
-		return err
+		return nil
 	})
 	if err != nil {
 		return nil, err
@@ -135,6 +133,21 @@ func (g *Register) Revoke(ctx context.Context, s Selection) ([]meta.IssuedToken,
 		g.known.Store(nil)
 	}
 	return done, nil
+}
+
+// choose lists the ids of what is selected.
+func (s Selection) choose(tx *meta.Tx) ([]string, error) {
+	if s.Policy == "" && s.Subject == "" {
+		return s.IDs, nil
+	}
+	listed, err := tx.IssuedTokens(false)
+	ids := slices.Clone(s.IDs)
+	for _, t := range listed {
+		if s.Policy != "" && slices.Contains(t.Policies, s.Policy) || s.Subject != "" && t.Subject == s.Subject {
+			ids = append(ids, t.ID)
+		}
+	}
+	return ids, err
 }
 
 // Revoked reports whether a token was revoked. An error means that nobody knows;

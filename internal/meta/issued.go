@@ -80,12 +80,23 @@ func (tx *Tx) issueToken(t *IssuedToken) error {
 	return err
 }
 
+const selectIssued = `SELECT i.jti, i.subject, i.policies, i.caches, i.issued_at, i.expires_at, r.revoked_at
+	FROM issued_tokens i LEFT JOIN revoked_tokens r ON r.jti = i.jti `
+
+// IssuedToken finds a listed token, whatever became of it, by its jti.
+func (tx *Tx) IssuedToken(id string) (*IssuedToken, error) {
+	t, err := scanIssued(func(dest ...any) error { return tx.one(selectIssued+"WHERE i.jti = $1", []any{id}, dest...) })
+	if err != nil {
+		return nil, fmt.Errorf("find token: %w", err)
+	}
+	return &t, nil
+}
+
 // IssuedTokens lists the tokens that are good, oldest first; with all, those too
 // that were revoked or that expired a short while ago.
 func (tx *Tx) IssuedTokens(all bool) ([]IssuedToken, error) {
 	var list []IssuedToken
-	err := tx.each(`SELECT i.jti, i.subject, i.policies, i.caches, i.issued_at, i.expires_at, r.revoked_at
-		FROM issued_tokens i LEFT JOIN revoked_tokens r ON r.jti = i.jti ORDER BY i.issued_at, i.jti`, nil,
+	err := tx.each(selectIssued+"ORDER BY i.issued_at, i.jti", nil,
 		func(scan func(...any) error) error {
 			t, err := scanIssued(scan)
 			if all || t.Live(tx.now) {
