@@ -168,7 +168,7 @@ A filter takes "*" for any text. --result is ok, refused, limited, failed or gon
 	f.StringVar(&q.filter.Token, "jti", "", "the token's ID")
 	f.StringVar(&q.filter.Cache, "cache", "", "of which cache")
 	f.StringVar(&q.filter.Policy, "policy", "", "by which trust policy")
-	f.StringVar(&q.filter.Action, "action", "", "exchange, auth, upload, pack, commit, cache.create, cache.configure, cache.destroy, admin.*")
+	f.StringVar(&q.filter.Action, "action", "", "exchange, auth, upload, pack, commit, cache.create, cache.configure, cache.destroy, token.revoke, admin.*")
 	f.StringVar(&q.filter.Result, "result", "", "ok, refused, limited, failed, gone")
 	f.StringVar(&q.filter.Address, "address", "", "from where")
 	f.StringVar(&q.filter.Request, "request", "", "the request's ID")
