@@ -4,7 +4,7 @@ GO       ?= go
 FUZZTIME ?= 1m
 TOOL      = $(GO) tool -modfile=tools/go.mod
 
-.PHONY: help build demo test lint bench e2e fuzz clean
+.PHONY: help build demo test race lint vuln bench e2e fuzz release clean
 
 help: ## say what there is
 	@sed -nE 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
@@ -22,12 +22,15 @@ test: ## all tests
 	$(GO) test ./...
 	node --test action/locate.test.js
 
+race: ## all tests, with the race detector
+	$(GO) test -race ./...
+
 lint: ## what the tools say: formatting, vet, staticcheck, shellcheck, actionlint
 	@scripts/setup go=golang-go git shellcheck
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo 'lint: gofmt -w these files' >&2; exit 1; }
 	$(GO) vet ./...
 	$(TOOL) staticcheck ./...
-	shellcheck .ci/run scripts/demo scripts/fuzz scripts/setup $(wildcard scripts/bench scripts/e2e)
+	shellcheck .ci/run scripts/demo scripts/fuzz scripts/release scripts/setup $(wildcard scripts/bench scripts/e2e)
 	for file in action/*.js; do node --check $$file || exit 1; done
 	$(if $(wildcard .github/workflows/*.yml),$(TOOL) actionlint)
 
@@ -37,8 +40,14 @@ bench: build ## how fast, beside Nix itself; a table
 e2e: build ## workflows, run by act on this machine
 	@scripts/e2e
 
+vuln: ## known vulnerabilities in what is linked
+	$(TOOL) govulncheck ./...
+
 fuzz: ## every fuzz target for FUZZTIME
 	@scripts/fuzz $(FUZZTIME)
+
+release: ## programs and digests of TAG=v1.2.3, to dist/ and action/SHA256SUMS
+	@scripts/release $(TAG)
 
 clean: ## remove what make has built
 	rm -rf bin dist
