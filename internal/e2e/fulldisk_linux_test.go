@@ -68,9 +68,7 @@ func TestPushToAFullServerFailsAndIsRepeatedWhenThereIsRoom(t *testing.T) {
 		t.Errorf("%d of 100 MB were stored, the push that succeeded sent %d bytes", kept, again.json.BytesSent)
 	}
 	s.verifyServed("main", tok, key, append(closure(t, small), big))
-	if code := s.stop(); code != 0 {
-		t.Errorf("server: exit %d", code)
-	}
+	s.stopped()
 	if left := s.litter(); len(left) > 0 {
 		t.Errorf("the failures left %v", left)
 	}
@@ -107,9 +105,7 @@ func TestServerOnAVolumeWithoutAByteReadsOnAndRecovers(t *testing.T) {
 	}
 	mustPush(t, s.url, tok, "main", other)
 	s.verifyServed("main", tok, key, []string{other})
-	if code := s.stop(); code != 0 {
-		t.Errorf("server: exit %d", code)
-	}
+	s.stopped()
 }
 
 func TestPushWithoutRoomForItsPacksSaysSo(t *testing.T) {

@@ -108,7 +108,7 @@ func TestPushOutlivesARestartOfTheServer(t *testing.T) {
 	time.Sleep(100 * time.Millisecond) // some of the body comes after the signal
 	net.pass(-1)
 	if end := s.proc.wait(); end.code != 0 {
-		t.Errorf("server: exit %d\n%s", end.code, tail(end.stderr))
+		t.Errorf("the server's exit code is %d\n%s", end.code, tail(end.stderr))
 	}
 	time.Sleep(500 * time.Millisecond) // nobody listens for a while
 	s.restart()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"os/exec"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -148,11 +149,14 @@ func must[T any](v T, err error) func(testing.TB) T {
 	}
 }
 
+// progress is what a push that takes its time says every few seconds.
+var progress = regexp.MustCompile(`(?m)^\d+ of \d+ paths, .* sent\n`)
+
 // oneLine checks how a program told of its failure: the exit code, one line that begins and goes on as
 // it should, at most a hint after it, and nothing that only its authors understand.
 func oneLine(t testing.TB, end ended, code int, begins string, holds ...string) {
 	t.Helper()
-	text := strings.TrimSuffix(end.stderr, "\n")
+	text := strings.TrimSuffix(progress.ReplaceAllString(end.stderr, ""), "\n")
 	if kept, rest, more := strings.Cut(text, "\n"); more && strings.HasSuffix(kept, "stay for 24 h") && !strings.HasPrefix(rest, "hint: ") {
 		text = rest // what was kept is said first
 	}

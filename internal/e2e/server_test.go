@@ -24,6 +24,7 @@ type server struct {
 	env  []string
 	proc *process
 	logs []*process // of earlier lives too
+	idle int        // sockets of a server that nobody talks to
 }
 
 // startServer runs a server with an empty directory and waits until it listens.
@@ -41,8 +42,8 @@ func startServerOn(t testing.TB, data string, args ...string) *server {
 	s.startOn("127.0.0.1:0")
 	t.Cleanup(func() {
 		for i, p := range s.logs {
-			if t.Failed() {
-				t.Logf("server %s, life %d of %d:\n%s", s.url, i+1, len(s.logs), tail(remarkable(p.err.String())))
+			if log := remarkable(p.err.String()); t.Failed() && log != "" {
+				t.Logf("server %s, life %d of %d:\n%s", s.url, i+1, len(s.logs), tail(log))
 			}
 		}
 	})
@@ -53,7 +54,7 @@ func startServerOn(t testing.TB, data string, args ...string) *server {
 func remarkable(log string) string {
 	var b strings.Builder
 	for line := range strings.Lines(log) {
-		if !strings.Contains(line, `"level":"INFO"`) {
+		if strings.HasPrefix(line, "{") && !strings.Contains(line, `"level":"INFO"`) {
 			b.WriteString(line)
 		}
 	}
@@ -67,7 +68,7 @@ func (s *server) startOn(addr string) {
 		_, rest, found := strings.Cut(s.proc.err.String(), "listens on ")
 		url, _, whole := strings.Cut(rest, "/\n")
 		if found && whole {
-			s.url = url
+			s.url, s.idle = url, s.openFiles("socket:")
 			return true
 		}
 		if !s.proc.running() {
@@ -94,11 +95,13 @@ func (s *server) restart() {
 
 func (s *server) addr() string { return strings.TrimPrefix(s.url, "http://") }
 
-// stop asks the server to end and returns its exit code.
-func (s *server) stop() int {
+// stopped asks the server to end, which it must do well.
+func (s *server) stopped() {
 	s.t.Helper()
 	s.proc.signal(s.t, syscall.SIGTERM)
-	return s.proc.wait().code
+	if end := s.proc.wait(); end.code != 0 {
+		s.t.Errorf("the server's exit code is %d\n%s", end.code, tail(end.stderr))
+	}
 }
 
 // token makes an access token with flags of make-token.
@@ -193,24 +196,29 @@ func (s *server) stored() int64 {
 	return sum
 }
 
-// openFiles counts the server's descriptors.
-func (s *server) openFiles() int {
+// openFiles counts the server's descriptors of a kind: what they lead to has kind in its name.
+func (s *server) openFiles(kind string) (n int) {
 	s.t.Helper()
-	return len(must(os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.proc.cmd.Process.Pid)))(s.t))
+	dir := fmt.Sprintf("/proc/%d/fd", s.proc.cmd.Process.Pid)
+	for _, fd := range must(os.ReadDir(dir))(s.t) {
+		if target, err := os.Readlink(filepath.Join(dir, fd.Name())); err == nil && strings.Contains(target, kind) {
+			n++
+		}
+	}
+	return n
 }
 
-// litter lists files in the server's directory that are neither its database nor its objects.
+// litter lists files that should have gone with the upload they were for.
 func (s *server) litter() []string {
 	s.t.Helper()
 	var left []string
 	err := filepath.WalkDir(s.data, func(path string, d fs.DirEntry, err error) error {
 		name := strings.TrimPrefix(path, s.data)
-		for _, known := range []string{"/server.db", "/server.db.lock", "/token-secret", "/storage/packs/", "/storage/log/", "/storage/keys/"} {
-			if (name == known || strings.HasSuffix(known, "/") && strings.HasPrefix(name, known)) && !strings.Contains(name, "tmp") && !strings.Contains(name, "/.") {
-				return err
-			}
+		known := strings.Count(name, "/") == 1 // the database and its like
+		for _, dir := range []string{"/storage/packs/", "/storage/log/", "/storage/keys/"} {
+			known = known || strings.HasPrefix(name, dir)
 		}
-		if err == nil && !d.IsDir() {
+		if err == nil && !d.IsDir() && (!known || strings.Contains(name, "tmp") || strings.Contains(name, "/.")) {
 			left = append(left, name)
 		}
 		return err
