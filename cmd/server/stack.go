@@ -87,6 +87,9 @@ func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *st
 	if dp.Spool, err = openSpool(cfg); err != nil {
 		return nil, err
 	}
+	if err := st.db.Update(ctx, (*meta.Tx).ForgetOldKeys); err != nil {
+		log.Warn("change the database at start", "error", err) // a full disk can still be read from
+	}
 	st.issued = &issued.Register{DB: st.db}
 	revoke := func(ctx context.Context, id string) error {
 		_, err := st.issued.Revoke(ctx, issued.Selection{IDs: []string{id}})

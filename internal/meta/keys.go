@@ -13,7 +13,7 @@ import (
 type OldKey struct {
 	CacheID   int64
 	PublicKey string
-	SealedKey []byte // empty after its end
+	SealedKey []byte // empty once it was forgotten, after its end
 	RotatedAt time.Time
 	Until     time.Time
 }
@@ -41,7 +41,7 @@ func (tx *Tx) rotateKey(c *Cache, publicKey string, sealedKey []byte, until time
 	if err != nil {
 		return err
 	}
-	if err := tx.forgetOldKeys(); err != nil {
+	if err := tx.ForgetOldKeys(); err != nil {
 		return err
 	}
 	row.PublicKey, row.SealedKey = publicKey, sealedKey
@@ -56,7 +56,7 @@ func (tx *Tx) rotateKey(c *Cache, publicKey string, sealedKey []byte, until time
 func (tx *Tx) EndOldKeys(c *Cache) error {
 	_, err := tx.exec("UPDATE old_keys SET until = $2 WHERE cache_id = $1 AND until > $2", c.ID, stamp(tx.now))
 	if err == nil {
-		err = tx.forgetOldKeys()
+		err = tx.ForgetOldKeys()
 	}
 	if err == nil {
 		err = tx.recordKeys(c)
@@ -67,10 +67,14 @@ func (tx *Tx) EndOldKeys(c *Cache) error {
 	return nil
 }
 
-// forgetOldKeys drops the private halves of keys that are past, of all caches.
-func (tx *Tx) forgetOldKeys() error {
+// ForgetOldKeys drops the private halves of keys that are past, of all caches. A
+// rotation does it by itself.
+func (tx *Tx) ForgetOldKeys() error {
 	_, err := tx.exec("UPDATE old_keys SET sealed_key = x'' WHERE until <= $1 AND length(sealed_key) > 0", stamp(tx.now))
-	return err
+	if err != nil {
+		return fmt.Errorf("forget old keys: %w", err)
+	}
+	return nil
 }
 
 // recordKeys logs all that a cache has had.

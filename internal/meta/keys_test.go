@@ -55,6 +55,18 @@ func TestRotatedKeysSignUntilTheirEnd(t *testing.T) {
 		}
 		return err
 	})
+	now = now.Add(2 * time.Hour)
+	update(t, db, func(tx *Tx) error { return tx.ForgetOldKeys() })
+	view(t, db, func(tx *Tx) error {
+		all, err := tx.OldKeys(c.ID)
+		for _, k := range all {
+			if len(k.SealedKey) != 0 {
+				t.Errorf("the private half of %s is kept after its end", k.PublicKey)
+			}
+		}
+		return err
+	})
+	rotate("main.5:AAAA", 5, time.Hour)
 	update(t, db, func(tx *Tx) error { return tx.EndOldKeys(c) })
 	if keys := signing(); len(keys) != 0 {
 		t.Errorf("after the end of all: %+v", keys)
