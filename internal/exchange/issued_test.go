@@ -83,4 +83,3 @@ func TestTokensNameTheBoundIssuer(t *testing.T) {
 		t.Errorf("iss %q, aud %q", claims.Issuer, claims.Audience)
 	}
 }
-

@@ -35,7 +35,9 @@ func TestPoliciesAreKeptAndRecorded(t *testing.T) {
 	update := func(fn func(*meta.Tx) error) error { return db.Update(t.Context(), fn) }
 	text := json.RawMessage(`{"name":"infra","repository-id":1}`)
 	start := version()
-	if err := update(func(tx *meta.Tx) error { return tx.AddPolicy(&meta.Policy{Name: "infra", Policy: text, CreatedBy: "ops"}) }); err != nil {
+	if err := update(func(tx *meta.Tx) error {
+		return tx.AddPolicy(&meta.Policy{Name: "infra", Policy: text, CreatedBy: "ops"})
+	}); err != nil {
 		t.Fatal(err)
 	}
 	if err := update(func(tx *meta.Tx) error { return tx.AddPolicy(&meta.Policy{Name: "infra", Policy: text}) }); !errors.Is(err, meta.ErrExists) {
