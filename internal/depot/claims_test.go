@@ -2,6 +2,7 @@ package depot
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
@@ -334,4 +335,49 @@ func TestStagedPartAfterAGapIsRefused(t *testing.T) {
 	header.Offset = meta.MaxStaged
 	_, err = h.CommitPaths(t.Context(), h.a, items(api.PathItem{Header: header, Pieces: list}))
 	wantBad(t, "too long", err)
+}
+
+// A walk holds one of a few readers: a request must not make it long, nor go on when nobody waits for it.
+func TestClosureWalksAreBounded(t *testing.T) {
+	h := newHouse(t)
+	tops := make([]string, maxTops+1)
+	for i := range tops {
+		tops[i] = randomHash()
+	}
+	_, err := h.Closure(t.Context(), h.a, tops)
+	wantBad(t, "too many", err)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := h.Closure(ctx, h.a, tops[:1]); !errors.Is(err, context.Canceled) {
+		t.Errorf("of a client that is gone: %v", err)
+	}
+}
+
+// So is the verification of a pack that unfolds to much.
+func TestVerifyingEndsWithItsRequest(t *testing.T) {
+	h := newHouse(t)
+	n := newNAR(t, "x", 100_000, 0)
+	pieces, raws, _ := h.cut(n)
+	name, file := h.packed(0, pieces, raws)
+	ctx, cancel := context.WithCancel(t.Context())
+	if _, err := h.PutPack(ctx, h.a, name, nil, int64(len(file)), &lastRead{bytes.NewReader(file), cancel}); !errors.Is(err, context.Canceled) {
+		t.Errorf("of a client that is gone: %v", err)
+	}
+	if got := h.packCount(); got != 0 {
+		t.Errorf("%d packs are stored", got)
+	}
+}
+
+// lastRead calls done once all was read.
+type lastRead struct {
+	*bytes.Reader
+	done func()
+}
+
+func (r *lastRead) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if r.Len() == 0 {
+		r.done()
+	}
+	return n, err
 }

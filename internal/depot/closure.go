@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/org/attic-action/internal/api"
@@ -16,8 +17,11 @@ import (
 // about what it needs.
 func (d *Depot) Closure(ctx context.Context, s Scope, hashes []string) (api.ClosureResult, error) {
 	result := api.ClosureResult{Complete: []string{}, Missing: []string{}, Absent: []string{}}
+	if len(hashes) > maxTops {
+		return result, badRequest("%d toplevels are more than the limit of %d a request", len(hashes), maxTops)
+	}
 	err := d.DB.View(ctx, func(tx *meta.Tx) error {
-		w := walk{tx: tx, cache: s.Cache.ID, refs: map[string][]string{}}
+		w := walk{ctx: ctx, tx: tx, cache: s.Cache.ID, refs: map[string][]string{}, whole: map[string]bool{}}
 		absent := map[string]bool{}
 		for _, top := range hashes {
 			lacks, err := w.lacks(top)
@@ -57,10 +61,16 @@ func (d *Depot) Closure(ctx context.Context, s Scope, hashes []string) (api.Clos
 // walk follows references within one cache; closures of several hosts share most of their paths, so
 // what was read once is kept.
 type walk struct {
+	ctx   context.Context // of the request that this walk is a part of
 	tx    *meta.Tx
 	cache int64
 	refs  map[string][]string // of each path that was read; nil where there is none
+	whole map[string]bool     // paths of closures that lack nothing
 }
+
+// maxTops bounds how many closures one request walks. It holds a reader of the database meanwhile, and
+// there are few.
+const maxTops = 4096
 
 // lacks returns what is not there of a toplevel's closure.
 func (w *walk) lacks(top string) (absent []string, err error) {
@@ -68,6 +78,12 @@ func (w *walk) lacks(top string) (absent []string, err error) {
 	for queue := []string{top}; len(queue) > 0; {
 		hash := queue[len(queue)-1]
 		queue = queue[:len(queue)-1]
+		if w.whole[hash] {
+			continue
+		}
+		if err := w.ctx.Err(); err != nil {
+			return nil, err
+		}
 		refs, err := w.references(hash)
 		if errors.Is(err, meta.ErrNotFound) {
 			absent = append(absent, hash)
@@ -82,6 +98,9 @@ func (w *walk) lacks(top string) (absent []string, err error) {
 				queue = append(queue, ref)
 			}
 		}
+	}
+	if len(absent) == 0 {
+		maps.Copy(w.whole, seen)
 	}
 	return absent, nil
 }

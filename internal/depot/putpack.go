@@ -45,7 +45,7 @@ func (d *Depot) PutPack(ctx context.Context, s Scope, name [32]byte, after *[32]
 	}
 	var ix *pack.Index
 	err = d.verifying(ctx, func() (err error) {
-		ix, err = d.verifyPack(file, size, state)
+		ix, err = d.verifyPack(ctx, file, size, state)
 		return err
 	})
 	if err != nil {
@@ -97,7 +97,7 @@ func (d *Depot) previous(ctx context.Context, s Scope, after *[32]byte) (id int6
 }
 
 // verifyPack checks the index and every span, and carries the NAR hash over an own pack's bytes.
-func (d *Depot) verifyPack(file *spool.File, size int64, state hash.Hash) (*pack.Index, error) {
+func (d *Depot) verifyPack(ctx context.Context, file *spool.File, size int64, state hash.Hash) (*pack.Index, error) {
 	ix, err := pack.ReadIndex(file, size)
 	if err != nil {
 		return nil, badRequest("%v", err)
@@ -107,8 +107,11 @@ func (d *Depot) verifyPack(file *spool.File, size int64, state hash.Hash) (*pack
 		if own {
 			state.Write(raw)
 		}
-		return nil
+		return ctx.Err() // a pack may unfold to 64 GiB, which is minutes of work for nobody
 	})
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
 	if err != nil {
 		return nil, badRequest("%v", err)
 	}
