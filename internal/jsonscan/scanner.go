@@ -192,7 +192,8 @@ func (s *Scanner) Number() (Number, error) {
 		return Number{}, err
 	}
 	n := Number{negative: text[0] == '-'}
-	if n.float, err = strconv.ParseFloat(text, 64); math.IsInf(n.float, 0) {
+	// digits let nothing through but numbers, so out of range is the only error there can be.
+	if n.float, err = strconv.ParseFloat(text, 64); err != nil || math.IsInf(n.float, 0) {
 		return Number{}, s.Broken("number out of range")
 	}
 	if integer {
