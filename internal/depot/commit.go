@@ -123,6 +123,8 @@ func unstage(tx *meta.Tx, s Scope, it *item) (complete bool, err error) {
 		switch {
 		case errors.Is(err, meta.ErrTooLarge):
 			return false, badRequest("the piece list of %s is longer than %d bytes", it.path, meta.MaxStaged)
+		case errors.Is(err, meta.ErrTooMany):
+			return false, badRequest("too many piece lists of this cache are unfinished; finish some, or wait a day")
 		case errors.Is(err, meta.ErrGap), err == nil && total != h.Offset+int64(len(it.list)):
 			return false, badRequest("the piece list of %s does not go on at byte %d", it.path, h.Offset)
 		}

@@ -13,6 +13,11 @@ const (
 	// chunk of 128 KiB this is a NAR of 260 GB.
 	MaxStaged = 64 << 20
 
+	// maxStagedParts and maxStagedBytes bound what waits in one cache: it lies in the database, where
+	// whoever may push could otherwise fill the volume.
+	maxStagedParts = 4096
+	maxStagedBytes = 256 << 20
+
 	// stagedTime is how long a piece list waits for its next part.
 	stagedTime = 24 * time.Hour
 )
@@ -20,6 +25,8 @@ const (
 var (
 	// ErrGap says that a part begins after the end of what is staged.
 	ErrGap = errors.New("a part before this one is missing")
+	// ErrTooMany says that too much waits for its last part in this cache.
+	ErrTooMany = errors.New("too many piece lists are unfinished")
 	// ErrTooLarge says that a piece list is longer than MaxStaged.
 	ErrTooLarge = errors.New("the piece list is too long")
 )
@@ -56,6 +63,13 @@ func (tx *Tx) stage(cacheID int64, hash string, nar nix.Hash, offset int64, data
 	}
 	if len(data) == 0 {
 		return offset, nil
+	}
+	var parts, size int64
+	if err := tx.one("SELECT count(*), coalesce(sum(length), 0) FROM staged WHERE cache_id = $1", []any{cacheID}, &parts, &size); err != nil {
+		return 0, err
+	}
+	if parts >= maxStagedParts || size+int64(len(data)) > maxStagedBytes {
+		return 0, ErrTooMany
 	}
 	_, err = tx.exec("INSERT INTO staged (cache_id, hash, nar, start, length, staged_at, data) VALUES ($1, $2, $3, $4, $5, $6, $7)",
 		cacheID, hash, nar[:], offset, len(data), stamp(tx.now), data)

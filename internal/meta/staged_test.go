@@ -2,6 +2,7 @@ package meta
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -101,5 +102,35 @@ func TestTokenIsSeenOnce(t *testing.T) {
 			t.Errorf("%d rows, want the two that have not expired", n)
 		}
 		return err
+	})
+}
+
+// Unfinished lists lie in the database: who only ever begins them must not fill the volume.
+func TestUnfinishedListsAreBounded(t *testing.T) {
+	db := open(t, Options{})
+	c, other := newCache(t, db, "c"), newCache(t, db, "other")
+	var staged int
+	err := db.Update(t.Context(), func(tx *Tx) error {
+		for ; staged <= maxStagedParts; staged++ {
+			if _, err := tx.StagePieces(c.ID, fmt.Sprintf("%032d", staged), sum("nar"), 0, []byte{1}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if !errors.Is(err, ErrTooMany) || staged != maxStagedParts {
+		t.Errorf("after %d parts: %v", staged, err)
+	}
+	update(t, db, func(tx *Tx) error {
+		for i := range maxStagedBytes / MaxStaged {
+			if _, err := tx.StagePieces(c.ID, fmt.Sprintf("%032d", i), sum("nar"), 0, make([]byte, MaxStaged)); err != nil {
+				return err
+			}
+		}
+		if _, err := tx.StagePieces(c.ID, fmt.Sprintf("%032d", 99), sum("nar"), 0, []byte{1}); !errors.Is(err, ErrTooMany) {
+			t.Errorf("after %d bytes: %v", maxStagedBytes, err)
+		}
+		_, err := tx.StagePieces(other.ID, fmt.Sprintf("%032d", 0), sum("nar"), 0, []byte{1})
+		return err // another cache is not held up
 	})
 }
