@@ -550,3 +550,14 @@ func TestNoFieldAddsALineToANarinfo(t *testing.T) {
 		t.Errorf("the narinfo holds what was injected:\n%s", text)
 	}
 }
+
+// An error text that quotes a stranger's URL, and a NAR that somebody pushed, are no pages of this site.
+func TestAnswersAreNotTakenForPages(t *testing.T) {
+	h := newHouse(t)
+	for _, path := range []string{"/<script>alert(1)<%2Fscript>/nix-cache-info", "/pub/nar/" + h.nar.Path.Hash() + ".nar", "/nowhere"} {
+		resp, _ := h.Do(t, "GET", path, "", "")
+		if got := resp.Header.Get("X-Content-Type-Options"); got != "nosniff" || strings.Contains(resp.Header.Get("Content-Type"), "html") {
+			t.Errorf("%s: %q, %q", path, got, resp.Header.Get("Content-Type"))
+		}
+	}
+}

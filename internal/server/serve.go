@@ -20,6 +20,7 @@ func (s *Server) serve(rw http.ResponseWriter, r *http.Request) {
 	rec.address = s.Peers.Address(r)
 	w, r := newStream(rw, r.WithContext(context.WithValue(r.Context(), recordKey{}, rec)), s.Limits.Stall)
 	rw.Header().Set("X-Request-Id", rec.id)
+	rw.Header().Set("X-Content-Type-Options", "nosniff") // error texts quote what was asked for
 	defer func() { s.logRequest(r, w, rec, s.Now().Sub(start)) }()
 	defer w.finish(s.Limits)
 	defer func() {
