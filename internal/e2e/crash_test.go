@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -184,6 +185,63 @@ func TestKilledServerKeepsWhatItAcknowledged(t *testing.T) {
 	if left := s.litter(); len(left) > 0 {
 		t.Errorf("the kills left %v", left)
 	}
+}
+
+// The stock client repeats nothing: what it was told is stored must be.
+func TestKilledServerKeepsWhatStockClientsWereTold(t *testing.T) {
+	t.Parallel()
+	r := dice(t)
+	s := startServer(t)
+	paths := closure(t, build(t, "", network)[0])
+	for _, path := range paths {
+		stockPath(t, "", path) // reading them takes longer than sending them
+	}
+	told := 0
+	for round := range rounds / 2 {
+		cache := fmt.Sprintf("round-%d", round)
+		tok, key := s.cache(cache, false)
+		public := must(nix.ParsePublicKey(key))(t)
+		var mu sync.Mutex
+		var stored []string
+		work := make(chan string, len(paths))
+		for _, i := range r.Perm(len(paths)) {
+			work <- paths[i]
+		}
+		close(work)
+		var wg sync.WaitGroup
+		for range 5 {
+			wg.Go(func() {
+				for path := range work {
+					info, nar := stockPath(t, cache, path)
+					resp, err := http.DefaultTransport.RoundTrip(stockRequest(t, s.url, tok, info, bytes.NewReader(nar), false))
+					if err != nil {
+						return // the server is gone
+					}
+					if resp.StatusCode == http.StatusOK {
+						mu.Lock()
+						stored = append(stored, path)
+						mu.Unlock()
+					}
+					resp.Body.Close()
+				}
+			})
+		}
+		time.Sleep(upTo(r, 2*time.Second))
+		s.proc.kill()
+		wg.Wait()
+		s.restart()
+		for _, path := range stored {
+			if err := s.checkServed(cache, tok, public, path); err != nil {
+				t.Fatalf("round %d: the client was told that it is stored, and then: %v", round, err)
+			}
+		}
+		s.verifyServed(cache, tok, key, s.present(cache, tok, paths))
+		told += len(stored)
+		s.stockPush(cache, tok, paths, false)
+		s.verifyServed(cache, tok, key, paths)
+	}
+	t.Logf("%d uploads were acknowledged before the kills", told)
+	s.stopped()
 }
 
 func TestKilledClientLeavesNothingHalfWrittenAndSendsNoPackTwice(t *testing.T) {

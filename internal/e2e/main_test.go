@@ -12,6 +12,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -95,6 +96,27 @@ func tearDown() {
 		cmd := exec.Command("nix-store", append([]string{"--delete"}, rig.paths...)...)
 		cmd.Env = environment(os.TempDir())
 		_ = cmd.Run() // what stays is garbage that the next collection takes
+	}
+}
+
+// A result that go test has kept is of no use once a source of the programs has changed. It knows which
+// files of the module a test has opened, and nothing of the go build in TestMain; so this opens them.
+func TestResultsAreOfTheseSources(t *testing.T) {
+	seen := 0
+	for _, dir := range []string{"../../cmd", "../../internal"} {
+		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			seen++
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	for _, file := range []string{"../../go.mod", "../../go.sum"} {
+		must(os.ReadFile(file))(t)
+	}
+	if seen < 100 {
+		t.Errorf("there are only %d sources", seen)
 	}
 }
 

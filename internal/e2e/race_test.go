@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"fmt"
+	"strings"
+	"sync"
 	"testing"
 )
 
@@ -32,4 +34,25 @@ func TestPushesOfTheSamePathsAtOnceBothSucceed(t *testing.T) {
 		p.pushed(t).ok(t)
 	}
 	eachNix(t, func(t *testing.T, nix string) { pull(t, nix, s.url+"/last", key, top) })
+}
+
+func TestUploadsOfOnePathAtOnceAllSucceed(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	tok, key := s.cache("main", false)
+	var paths []string
+	for _, path := range closure(t, build(t, "", network)[0]) {
+		if strings.Contains(path, "-own-") {
+			paths = append(paths, path)
+		}
+	}
+	for _, path := range paths {
+		stockPath(t, "main", path) // not while they race
+		var wg sync.WaitGroup
+		for i := range 8 {
+			wg.Go(func() { s.stockUpload("main", tok, path, i%2 == 0) })
+		}
+		wg.Wait()
+	}
+	s.verifyServed("main", tok, key, paths)
 }
