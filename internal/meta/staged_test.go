@@ -122,10 +122,12 @@ func TestUnfinishedListsAreBounded(t *testing.T) {
 		t.Errorf("after %d parts: %v", staged, err)
 	}
 	update(t, db, func(tx *Tx) error {
-		for i := range maxStagedBytes / MaxStaged {
-			if _, err := tx.StagePieces(c.ID, fmt.Sprintf("%032d", i), sum("nar"), 0, make([]byte, MaxStaged)); err != nil {
-				return err
-			}
+		if _, err := tx.StagePieces(c.ID, fmt.Sprintf("%032d", 0), sum("nar"), 0, []byte{1}); err != nil {
+			return err
+		}
+		// The length alone: a quarter of a gigabyte takes the race detector minutes.
+		if _, err := tx.exec("UPDATE staged SET length = $1 WHERE cache_id = $2", maxStagedBytes, c.ID); err != nil {
+			return err
 		}
 		if _, err := tx.StagePieces(c.ID, fmt.Sprintf("%032d", 99), sum("nar"), 0, []byte{1}); !errors.Is(err, ErrTooMany) {
 			t.Errorf("after %d bytes: %v", maxStagedBytes, err)
