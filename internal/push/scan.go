@@ -2,12 +2,14 @@ package push
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"hash"
 	"iter"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -39,13 +41,31 @@ func (it *item) chunks() iter.Seq[chunk.ID] {
 	}
 }
 
-// scanAll reads every item's NAR. The order is that of the items, so that
-// commits can follow on its heels.
+// scanOrder is the order in which NARs are read: large ones first, the largest
+// at the head, for one that came last would leave all cores but one idle. The
+// others keep the order of the items, so that commits can follow on their heels.
+func (r *run) scanOrder() []*item {
+	order := slices.Clone(r.items)
+	slices.SortStableFunc(order, func(a, b *item) int {
+		return cmp.Compare(b.readTwice(), a.readTwice())
+	})
+	return order
+}
+
+// readTwice is the size of a NAR that is not held in memory, or 0.
+func (it *item) readTwice() uint64 {
+	if it.info.NarSize <= keepBelow {
+		return 0
+	}
+	return it.info.NarSize
+}
+
+// scanAll reads every item's NAR.
 func (r *run) scanAll(ctx context.Context) error {
 	defer r.asks.close()
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(r.p.workers()) // hashing and cutting are bound by the CPU
-	for _, it := range r.items {
+	for _, it := range r.scanOrder() {
 		if err := r.hold(gctx, it); err != nil {
 			break // gctx ended; Wait or ctx knows why
 		}
