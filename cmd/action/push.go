@@ -232,12 +232,12 @@ func (o pushOptions) finish(ctx context.Context, cache string, res *push.Result,
 	}
 	switch {
 	case interrupted:
-		fmt.Fprintf(errOut, "attic-action: interrupted: %d paths are in the cache, %d packs were uploaded and stay for 24 h\n"+
-			"hint: run the same command again to go on\n", res.Pushed, res.Packs)
+		fmt.Fprintf(errOut, "attic-action: interrupted; in the cache: %s\n"+
+			"hint: run the same command again to go on\n", kept(res))
 		return &shownError{exitInterrupted}
 	case err != nil:
 		if res.Pushed+res.Packs > 0 {
-			fmt.Fprintf(errOut, "attic-action: %d paths are in the cache, %d packs were uploaded and stay for 24 h\n", res.Pushed, res.Packs)
+			fmt.Fprintf(errOut, "attic-action: in the cache: %s\n", kept(res))
 		}
 		return err
 	}
@@ -246,6 +246,12 @@ func (o pushOptions) finish(ctx context.Context, cache string, res *push.Result,
 		return &shownError{exitFailed}
 	}
 	return nil
+}
+
+// kept says what a push that did not come to its end leaves behind.
+func kept(res *push.Result) string {
+	plural := map[bool]string{true: "", false: "s"}
+	return fmt.Sprintf("%d path%s, and %d pack%s that stay for 24 h", res.Pushed, plural[res.Pushed == 1], res.Packs, plural[res.Packs == 1])
 }
 
 // mostFailures is how many failed paths are listed on a terminal; --json has all.

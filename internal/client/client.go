@@ -101,6 +101,8 @@ func ParseEndpoint(s string) (*url.URL, error) {
 	switch {
 	case s == "":
 		return nil, fmt.Errorf("%w: it is empty", ErrEndpoint)
+	case !strings.Contains(s, "://") && !strings.Contains(s, "@"):
+		return nil, fmt.Errorf("%w: %q has no http:// or https:// in front", ErrEndpoint, s)
 	case err != nil: // the error text repeats the URL, which may hold a password
 		return nil, fmt.Errorf("%w: it does not parse", ErrEndpoint)
 	case u.User != nil:

@@ -135,7 +135,11 @@ func (it *item) scan(ctx context.Context, cut chunk.Params, read func(int)) erro
 	} else {
 		s.sum, s.cutter = sha256.New(), cutter
 	}
-	if err := nar.Dump(s, it.info.Path.String()); err != nil {
+	err := nar.Dump(s, it.info.Path.String())
+	switch {
+	case errors.Is(err, errContents):
+		return fmt.Errorf("%w: longer than the recorded %d bytes", errContents, it.info.NarSize)
+	case err != nil:
 		return fmt.Errorf("read: %w", err)
 	}
 	var sum nix.Hash
@@ -188,7 +192,7 @@ func (s *scanner) Write(b []byte) (int, error) {
 		return 0, err
 	}
 	if s.left -= int64(len(b)); s.left < 0 {
-		return 0, fmt.Errorf("%w: longer than the recorded %d bytes", errContents, s.it.info.NarSize)
+		return 0, errContents
 	}
 	s.read(len(b))
 	if s.cutter == nil {
