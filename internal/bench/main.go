@@ -63,7 +63,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer os.RemoveAll(b.dir)
-	for _, step := range []func(context.Context) error{b.describe, b.copies, b.pushes, b.pulls, b.stockUploads} {
+	for _, step := range []func(context.Context) error{b.describe, b.colds, b.pulls, b.stockUploads} {
 		if err := step(ctx); err != nil {
 			return err
 		}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/org/attic-action/internal/nixcli"
@@ -45,83 +46,84 @@ func (b *bench) paths(ctx context.Context, top string) ([]nixcli.PathInfo, error
 	return nix.Closure(ctx, tops)
 }
 
-// copies times Nix alone: the closure into a folder of zstd files.
-func (b *bench) copies(ctx context.Context) error {
-	var runs []usage
+// colds times the first push of the closure beside Nix alone, which writes it into a folder of zstd
+// files, in turns: a machine that gets slower meanwhile slows both. A push after a rebuild of
+// everything follows each.
+func (b *bench) colds(ctx context.Context) error {
+	var copies, colds, rebuilds []usage
+	var cold, rebuilt result
 	for i := range b.runs {
-		to := filepath.Join(b.dir, "static")
-		if err := os.RemoveAll(to); err != nil {
-			return err
-		}
-		u, err := b.nix(ctx, i, "copy", "--to", "file://"+to+"?compression=zstd", b.closure)
+		u, err := b.copyOnce(ctx)
 		if err != nil {
 			return err
 		}
-		runs = append(runs, u)
-	}
-	u := median(runs)
-	b.add(row{what: "nix copy to a folder, zstd", value: secs(u.wall), cpu: secs(u.cpu), peak: mib(u.peak)})
-	return nil
-}
-
-// nix runs nix with a cache folder of its own, so that no run knows what an earlier one looked up.
-func (b *bench) nix(ctx context.Context, run int, args ...string) (usage, error) {
-	args = append([]string{"--extra-experimental-features", "nix-command"}, args...)
-	cache := filepath.Join(b.dir, "nix-cache")
-	if err := os.RemoveAll(cache); err != nil {
-		return usage{}, err
-	}
-	return timed(ctx, []string{"XDG_CACHE_HOME=" + cache}, "nix", args...)
-}
-
-func (b *bench) push(ctx context.Context, s *server, top string) (usage, result, error) {
-	var r result
-	u, err := timed(ctx, []string{"ATTIC_TOKEN=" + s.token}, filepath.Join(b.bin, "attic-action"),
-		"push", "--server", s.url, "--json", "bench", top)
-	if err != nil {
-		return u, r, err
-	}
-	return u, r, json.Unmarshal(u.out, &r)
-}
-
-func (b *bench) pushes(ctx context.Context) error {
-	var runs []usage
-	var r result
-	for i := range b.runs {
+		copies = append(copies, u)
 		s, err := b.startServer(ctx, fmt.Sprintf("push-%d", i))
 		if err != nil {
 			return err
 		}
-		u, got, err := b.push(ctx, s, b.closure)
-		if err != nil {
+		if u, cold, err = b.push(ctx, s, b.closure); err != nil {
 			return err
 		}
-		runs, r = append(runs, u), got
+		colds = append(colds, u)
 		if i == b.runs-1 {
-			return b.morePushes(ctx, s, median(runs), r)
+			b.tellCold(median(copies), median(colds), cold)
+			if err := b.tellServer(s); err != nil {
+				return err
+			}
+			if err := b.unchanged(ctx, s); err != nil {
+				return err
+			}
+		}
+		if b.rebuilt != "" {
+			if u, rebuilt, err = b.push(ctx, s, b.rebuilt); err != nil {
+				return err
+			}
+			rebuilds = append(rebuilds, u)
 		}
 		if err := s.stop(); err != nil {
 			return err
 		}
 	}
+	if b.rebuilt != "" {
+		b.addPush("push, all rebuilt", "3 s; 2 MB", median(rebuilds), rebuilt)
+	}
 	return nil
 }
 
-func (b *bench) morePushes(ctx context.Context, s *server, cold usage, r result) error {
-	defer s.stop()
+func (b *bench) copyOnce(ctx context.Context) (usage, error) {
+	to := filepath.Join(b.dir, "static")
+	if err := os.RemoveAll(to); err != nil {
+		return usage{}, err
+	}
+	return b.nix(ctx, "copy", "--to", "file://"+to+"?compression=zstd", b.closure)
+}
+
+func (b *bench) tellCold(alone, u usage, r result) {
+	b.add(row{what: "nix copy to a folder, zstd", value: secs(alone.wall), cpu: secs(alone.cpu), peak: mib(alone.peak)})
+	b.addPush(fmt.Sprintf("cold push (%.2f ×)", u.wall.Seconds()/alone.wall.Seconds()), "1.5 × nix copy; 200 MiB", u, r)
+}
+
+func (b *bench) addPush(what, target string, u usage, r result) {
+	b.add(row{what: what, target: target, value: secs(u.wall), cpu: secs(u.cpu), peak: mib(u.peak), sent: mib(r.Sent), request: fmt.Sprint(r.Requests)})
+}
+
+func (b *bench) tellServer(s *server) error {
 	peak, cpu, err := s.memory()
 	if err != nil {
 		return err
 	}
-	b.add(row{what: "cold push", target: "1.5 × nix copy; 200 MiB", value: secs(cold.wall), cpu: secs(cold.cpu), peak: mib(cold.peak),
-		sent: mib(r.Sent), request: fmt.Sprint(r.Requests)})
-	b.add(row{what: "  its server", target: "64 MiB", value: "", cpu: secs(cpu), peak: mib(peak)})
+	b.add(row{what: "  its server", target: "64 MiB", cpu: secs(cpu), peak: mib(peak)})
 	stored, err := s.stored()
-	if err != nil {
-		return err
+	if err == nil {
+		b.add(row{what: "stored", target: "475 MiB of the design's 1,224", value: mib(stored)})
 	}
-	b.add(row{what: "stored", target: "475 MiB (design's closure)", value: mib(stored)})
+	return err
+}
+
+func (b *bench) unchanged(ctx context.Context, s *server) error {
 	var runs []usage
+	var r result
 	for range 10 {
 		u, got, err := b.push(ctx, s, b.closure)
 		if err != nil {
@@ -129,17 +131,31 @@ func (b *bench) morePushes(ctx context.Context, s *server, cold usage, r result)
 		}
 		runs, r = append(runs, u), got
 	}
-	u := median(runs)
-	b.add(row{what: "push, unchanged", target: "0.15 s", value: secs(u.wall), cpu: secs(u.cpu), peak: mib(u.peak), sent: mib(r.Sent), request: fmt.Sprint(r.Requests)})
-	if b.rebuilt == "" {
-		return nil
-	}
-	u, r, err = b.push(ctx, s, b.rebuilt)
-	if err != nil {
-		return err
-	}
-	b.add(row{what: "push, all rebuilt", target: "3 s; 2 MB", value: secs(u.wall), cpu: secs(u.cpu), peak: mib(u.peak), sent: mib(r.Sent), request: fmt.Sprint(r.Requests)})
+	b.addPush("push, unchanged", "0.15 s", median(runs), r)
 	return nil
+}
+
+// nix runs nix with a cache folder of its own, so that no run knows what an earlier one looked up, and
+// with nothing left to write from the run before.
+func (b *bench) nix(ctx context.Context, args ...string) (usage, error) {
+	args = append([]string{"--extra-experimental-features", "nix-command"}, args...)
+	cache := filepath.Join(b.dir, "nix-cache")
+	if err := os.RemoveAll(cache); err != nil {
+		return usage{}, err
+	}
+	syscall.Sync()
+	return timed(ctx, []string{"XDG_CACHE_HOME=" + cache}, "nix", args...)
+}
+
+func (b *bench) push(ctx context.Context, s *server, top string) (usage, result, error) {
+	var r result
+	syscall.Sync()
+	u, err := timed(ctx, []string{"ATTIC_TOKEN=" + s.token}, filepath.Join(b.bin, "attic-action"),
+		"push", "--server", s.url, "--json", "bench", top)
+	if err != nil {
+		return u, r, err
+	}
+	return u, r, json.Unmarshal(u.out, &r)
 }
 
 func (b *bench) pulls(ctx context.Context) error {
@@ -150,31 +166,30 @@ func (b *bench) pulls(ctx context.Context) error {
 	static := &http.Server{Handler: http.FileServer(http.Dir(filepath.Join(b.dir, "static")))}
 	go static.Serve(l)
 	defer static.Close()
-	last := filepath.Join(b.dir, fmt.Sprintf("push-%d", b.runs-1))
-	s, err := b.restartServer(ctx, last)
+	s, err := b.startServer(ctx, fmt.Sprintf("push-%d", b.runs-1))
 	if err != nil {
 		return err
 	}
 	defer s.stop()
-	for _, from := range []struct{ what, target, url string }{
-		{"pull from a static server", "", "http://" + l.Addr().String()},
-		{"pull from ours", "1.5 × static", s.url + "/bench"},
-	} {
-		var runs []usage
-		for i := range b.runs {
-			to := filepath.Join(b.dir, "fresh")
-			if err := removeStore(to); err != nil {
-				return err
-			}
-			u, err := b.nix(ctx, i, "copy", "--no-check-sigs", "--from", from.url, "--to", "local?root="+to, b.closure)
+	urls := []string{"http://" + l.Addr().String(), s.url + "/bench"}
+	runs := make([][]usage, len(urls))
+	// In turns, for the file system that takes a gigabyte gets slower with each. The first round is not
+	// counted: it finds the disk idle.
+	for round := range b.runs + 1 {
+		for i, url := range urls {
+			u, err := b.pull(ctx, url)
 			if err != nil {
 				return err
 			}
-			runs = append(runs, u)
+			if round > 0 {
+				runs[i] = append(runs[i], u)
+			}
 		}
-		u := median(runs)
-		b.add(row{what: from.what, target: from.target, value: secs(u.wall), cpu: secs(u.cpu), peak: mib(u.peak)})
 	}
+	alone, ours := median(runs[0]), median(runs[1])
+	b.add(row{what: "pull from a static server", value: secs(alone.wall), cpu: secs(alone.cpu), peak: mib(alone.peak)})
+	b.add(row{what: fmt.Sprintf("pull from ours (%.2f ×)", ours.wall.Seconds()/alone.wall.Seconds()), target: "1.5 × static",
+		value: secs(ours.wall), cpu: secs(ours.cpu), peak: mib(ours.peak)})
 	peak, cpu, err := s.memory()
 	if err != nil {
 		return err
@@ -183,10 +198,13 @@ func (b *bench) pulls(ctx context.Context) error {
 	return nil
 }
 
-// restartServer starts a server on a data folder that is there.
-func (b *bench) restartServer(ctx context.Context, data string) (*server, error) {
-	s, err := b.startServer(ctx, filepath.Base(data))
-	return s, err
+// pull copies the closure into a store that is empty.
+func (b *bench) pull(ctx context.Context, url string) (usage, error) {
+	to := filepath.Join(b.dir, "fresh")
+	if err := removeStore(to); err != nil {
+		return usage{}, err
+	}
+	return b.nix(ctx, "copy", "--no-check-sigs", "--from", url, "--to", "local?root="+to, b.closure)
 }
 
 // removeStore removes a Nix store, whose folders are read-only.
