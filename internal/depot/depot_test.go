@@ -512,6 +512,27 @@ func TestIngestLeavesTheOwnPackAtAKnownChunk(t *testing.T) {
 	h.wantNAR(h.a, n)
 }
 
+// Own packs hold repeats as often as the NAR does. A NAR that is mostly copies of one file (git's
+// programs, say) would be stored many times over.
+func TestNARThatRepeatsItselfIsStoredOnce(t *testing.T) {
+	h := newHouse(t)
+	once := newNAR(t, "x", 3<<20, 0)
+	n := newNAR(t, "copies", 0, 0)
+	n.data = bytes.Repeat(once.data, 5)
+	if _, err := h.Ingest(t.Context(), h.a, n.upload(), bytes.NewReader(n.data), true); err != nil {
+		t.Fatal(err)
+	}
+	h.wantNAR(h.a, n)
+	stored := int64(0)
+	err := h.blobs.List(t.Context(), "packs/", func(i blob.Info) error { stored += i.Size; return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stored > int64(len(once.data))*11/10 { // these bytes hardly compress, and an index comes on top
+		t.Errorf("%d bytes stored for five times %d raw ones", stored, len(once.data))
+	}
+}
+
 func TestIngestRefusesWhatIsNotTheNAR(t *testing.T) {
 	h := newHouse(t)
 	n := newNAR(t, "x", 50_000, 1)

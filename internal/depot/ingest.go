@@ -195,7 +195,7 @@ func markIncomplete(tx *meta.Tx, s Scope, up *Upload) error {
 
 func (d *Depot) ingestNew(ctx context.Context, s Scope, c *claim, body io.Reader) (IngestResult, error) {
 	up := *c.up
-	in := &ingestion{depot: d, ctx: ctx, scope: s, own: up.NARSize >= ownPackMin, narState: sha256.New()}
+	in := &ingestion{depot: d, ctx: ctx, scope: s, size: int64(up.NARSize), own: up.NARSize >= ownPackMin, narState: sha256.New()}
 	defer in.close()
 	hashes := []string{up.Path.Hash()}
 	for _, ref := range up.References {

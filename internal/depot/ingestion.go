@@ -15,6 +15,7 @@ import (
 const (
 	ownPackMin    = 4 << 20  // a NAR of as many raw bytes may get packs to itself
 	ownPackMax    = 64 << 20 // compressed bytes of one own pack; then the next begins
+	ownRepeats    = 16       // a NAR of which more than this part repeats gets no own packs: they would hold it all
 	sharedPackMax = 16 << 20 // compressed bytes of a shared pack
 	indexRoom     = 4 << 20  // more than the index of a pack with as many entries as there may be
 	window        = 1 << 20  // raw bytes of chunks looked up at once
@@ -29,7 +30,9 @@ type ingestion struct {
 	scope Scope
 
 	list       []byte // piece list
+	size       int64  // raw bytes of the NAR, as claimed
 	knownBytes int64  // raw bytes of chunks that were here
+	repeated   int64  // raw bytes of chunks that this NAR brought before
 
 	pending []pendingPiece
 	raw     []byte // bytes of the pending pieces, back to back
@@ -100,6 +103,14 @@ func (in *ingestion) pack(p pendingPiece, data []byte, known bool) error {
 	if known && !repeat {
 		in.knownBytes += int64(p.size)
 		if in.own {
+			if err := in.leaveOwn(); err != nil {
+				return err
+			}
+		}
+	}
+	if repeat && p.kind == chunk.Chunk {
+		in.repeated += int64(p.size)
+		if in.own && in.repeated > in.size/ownRepeats {
 			if err := in.leaveOwn(); err != nil {
 				return err
 			}

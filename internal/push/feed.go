@@ -96,7 +96,7 @@ func (r *run) feed(ctx context.Context, it *item) error {
 		return r.send(ctx, &job{what: jobEnd, item: it})
 	}
 	f := &feeder{run: r, ctx: ctx, item: it}
-	if it.info.NarSize >= ownLeast && r.book.allNew(it) {
+	if it.info.NarSize >= ownLeast && it.repeated() <= it.info.NarSize/ownRepeats && r.book.allNew(it) {
 		f.own = true
 		if err := r.send(ctx, &job{what: jobOwn, item: it}); err != nil {
 			return err

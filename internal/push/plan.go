@@ -224,9 +224,12 @@ func sameStore(cfg *client.Config, infos []nixcli.PathInfo) error {
 
 // Bounds of what a server may ask us to do, whatever it announces.
 const (
-	sharedTarget   = 16 << 20
-	ownTarget      = 64 << 20
-	ownLeast       = 4 << 20 // raw bytes of a NAR that gets packs of its own
+	sharedTarget = 16 << 20
+	ownTarget    = 64 << 20
+	ownLeast     = 4 << 20 // raw bytes of a NAR that gets packs of its own
+	// ownRepeats bounds what own packs may cost: they hold a chunk as often as the
+	// NAR does. A NAR of which more than this part repeats goes into shared packs.
+	ownRepeats     = 16
 	maxCommit      = 4 << 20 // of piece lists in one request: it is held in memory
 	leastPack      = 2*chunk.MaxSize + 1<<16
 	leastCommit    = 64 << 10

@@ -41,6 +41,20 @@ func (it *item) chunks() iter.Seq[chunk.ID] {
 	}
 }
 
+// repeated is how many bytes of the NAR are chunks that it holds already.
+func (it *item) repeated() (n uint64) {
+	seen := make(map[chunk.ID]bool, len(it.sizes))
+	i := 0
+	for id := range it.chunks() {
+		if seen[id] {
+			n += uint64(it.sizes[i])
+		}
+		seen[id] = true
+		i++
+	}
+	return n
+}
+
 // scanOrder is the order in which NARs are read: large ones first, the largest
 // at the head, for one that came last would leave all cores but one idle. The
 // others keep the order of the items, so that commits can follow on their heels.
