@@ -338,8 +338,9 @@ func TestClientsThatSendNothingKeepNobodyFromWorking(t *testing.T) {
 	for text, n := range map[string]int{
 		"":                              200,
 		"GET / HTTP/1.1\r\nHost: x\r\n": 200,
-		"PUT /_api/v1/cache/other/packs/" + strings.Repeat("0", 64) + " HTTP/1.1\r\n" + head + "Content-Length: 90000000\r\n\r\n":   12,
-		"PUT /_api/v1/upload-path HTTP/1.1\r\n" + head + "X-Attic-Nar-Info-Preamble-Size: 500\r\nContent-Length: 90000000\r\n\r\n{": 12,
+		"PUT /_api/v1/cache/other/packs/" + strings.Repeat("0", 64) + " HTTP/1.1\r\n" + head + "Content-Length: 90000000\r\n\r\n":   20,
+		"PUT /_api/v1/cache/other/packs/" + strings.Repeat("1", 64) + " HTTP/1.1\r\n" + head + "Content-Length: 90000000\r\n\r\nx":  20,
+		"PUT /_api/v1/upload-path HTTP/1.1\r\n" + head + "X-Attic-Nar-Info-Preamble-Size: 500\r\nContent-Length: 90000000\r\n\r\n{": 20,
 		"POST /_api/v1/get-missing-paths HTTP/1.1\r\n" + head + "Content-Type: application/json\r\nContent-Length: 30000\r\n\r\n{":  50,
 	} {
 		for range n {
@@ -348,7 +349,7 @@ func TestClientsThatSendNothingKeepNobodyFromWorking(t *testing.T) {
 			must(io.WriteString(c, text))(t)
 		}
 	}
-	until(t, "all are connected", func() bool { return s.openFiles("socket:") >= 474 })
+	until(t, "all are connected", func() bool { return s.openFiles("socket:") >= 510 })
 	top := build(t, "", network)[0]
 	if p := mustPush(t, s.url, tok, "main", top); p.json.Seconds > 45 {
 		t.Errorf("the push took %v s: it waited until one of them was cut off", p.json.Seconds)

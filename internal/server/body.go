@@ -7,41 +7,60 @@ import (
 	"io"
 	"net/http"
 
-	"golang.org/x/sync/semaphore"
-
 	"github.com/org/attic-action/internal/api"
+	"github.com/org/attic-action/internal/peer"
 )
 
 // gates hold back work that costs memory, disk or CPU.
 type gates struct {
-	uploads, packs, commits *semaphore.Weighted
-	bodies                  *semaphore.Weighted // bytes
+	uploads, packs, commits *gate
+	bodies                  *gate // bytes
 	limits                  Limits
 }
 
 func newGates(l Limits) gates {
 	return gates{
-		uploads: semaphore.NewWeighted(int64(l.Uploads)),
-		packs:   semaphore.NewWeighted(int64(l.Packs)),
-		commits: semaphore.NewWeighted(int64(l.Commits)),
-		bodies:  semaphore.NewWeighted(l.BodyBudget),
+		uploads: newGate(int64(l.Uploads), l.Patience),
+		packs:   newGate(int64(l.Packs), l.Patience),
+		commits: newGate(int64(l.Commits), l.Patience),
+		bodies:  newGate(l.BodyBudget, l.Patience),
 		limits:  l,
 	}
 }
 
 // enter waits for n places behind a gate. The stock client repeats nothing, so
 // a request rather waits than fails; after Limits.Queue it is told to come
-// again. The body stays in the client's socket meanwhile.
-func (g *gates) enter(ctx context.Context, gate *semaphore.Weighted, n int64) (leave func(), err error) {
-	wait, cancel := context.WithTimeout(ctx, g.limits.Queue)
-	defer cancel()
-	if err := gate.Acquire(wait, n); err != nil {
-		if ctx.Err() != nil {
-			return nil, fmt.Errorf("wait for a turn: %w", ctx.Err())
+// again. The body stays in the client's socket meanwhile, except for its first
+// byte: a request that sends nothing costs a connection, and no place.
+func (g *gates) enter(r *http.Request, gate *gate, n int64) (leave func(), err error) {
+	var m *meter
+	if b, ok := r.Body.(body); ok {
+		if err := b.arrive(); err != nil {
+			return nil, err
 		}
-		return nil, overloaded("Too many requests of this kind at once.")
+		m = &b.meter
+		m.reset()
 	}
-	return func() { gate.Release(n) }, nil
+	ctx, cancel := context.WithTimeout(r.Context(), g.limits.Queue)
+	defer cancel()
+	leave, err = gate.acquire(ctx, holderOf(r), n, m)
+	switch {
+	case err == nil:
+		return leave, nil
+	case r.Context().Err() != nil:
+		return nil, fmt.Errorf("wait for a turn: %w", r.Context().Err())
+	}
+	return nil, overloaded("Too many requests of this kind at once.")
+}
+
+// holderOf is who is counted as having a place: the subject, for tokens can be
+// had in any number where runners get their own; without one, the address.
+func holderOf(r *http.Request) string {
+	rec := recordOf(r)
+	if sub := rec.caller.subject(); sub != "" {
+		return "sub " + sub
+	}
+	return "address " + peer.Key(rec.address)
 }
 
 // smallBody is read without waiting for the byte budget.
@@ -65,7 +84,7 @@ func (s *Server) withBody(r *http.Request, use func(body []byte) error) error {
 		return tooLarge(limit)
 	}
 	if reserve > smallBody {
-		leave, err := s.heavy.enter(r.Context(), s.heavy.bodies, reserve)
+		leave, err := s.heavy.enter(r, s.heavy.bodies, reserve)
 		if err != nil {
 			return err
 		}

@@ -88,6 +88,9 @@ func classify(ctx context.Context, err error) *statusError {
 		return se
 	case errors.As(err, &ae):
 		return &statusError{status: ae.Code, name: ae.Name, msg: ae.Message, cause: err}
+	case errors.Is(err, errDisplaced):
+		return &statusError{status: http.StatusRequestTimeout, name: api.RequestError,
+			msg: "The request came too slowly while others waited.", cause: err}
 	case errors.Is(err, errBody) && errors.Is(err, os.ErrDeadlineExceeded):
 		// Before clientGone: net/http ends the context for a deadline, too.
 		return &statusError{status: http.StatusRequestTimeout, name: api.RequestError,

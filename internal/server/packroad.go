@@ -107,7 +107,7 @@ func (s *Server) putPack(w http.ResponseWriter, r *http.Request) error {
 	case r.ContentLength > pack.MaxPackSize:
 		return tooLargeJSON(pack.MaxPackSize)
 	}
-	leave, err := s.heavy.enter(r.Context(), s.heavy.packs, 1)
+	leave, err := s.heavy.enter(r, s.heavy.packs, 1)
 	if err != nil {
 		return err
 	}
@@ -140,7 +140,7 @@ func (s *Server) commitPaths(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	leave, err := s.heavy.enter(r.Context(), s.heavy.commits, 1)
+	leave, err := s.heavy.enter(r, s.heavy.commits, 1)
 	if err != nil {
 		return err
 	}

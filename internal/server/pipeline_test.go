@@ -86,12 +86,12 @@ func TestErrorsHaveTheirAnswers(t *testing.T) {
 func TestRequestsThatWaitTooLongAreToldToComeAgain(t *testing.T) {
 	s := with(nil, io.Discard)
 	s.heavy.limits.Queue = time.Millisecond
-	leave, err := s.heavy.enter(t.Context(), s.heavy.commits, int64(s.Limits.Commits))
+	leave, err := s.heavy.enter(httptest.NewRequest("GET", "/", nil), s.heavy.commits, int64(s.Limits.Commits))
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.routes.home.methods[0].do = func(_ http.ResponseWriter, r *http.Request) error {
-		_, err := s.heavy.enter(r.Context(), s.heavy.commits, 1)
+		_, err := s.heavy.enter(r, s.heavy.commits, 1)
 		return err
 	}
 	if w := ask(s, "/"); w.Code != 503 || w.Header().Get("Retry-After") == "" {

@@ -25,7 +25,7 @@
 //
 // Nothing for ever: each request's reads and writes have a deadline that only
 // bytes move (Limits.Stall), heavy requests take one of a few places
-// (Limits.Uploads), and every body has a length that it may not exceed.
+// (Limits.Uploads) that nobody can have all of (gate), and every body has a length that it may not exceed.
 package server
 
 import (
@@ -120,6 +120,7 @@ type Limits struct {
 	Packs       int           // packs at a time; 16
 	Commits     int           // paths requests at a time; 4
 	Queue       time.Duration // how long a request waits for its turn before 503; 2 minutes
+	Patience    time.Duration // how long one with a place may wait for 256 KiB of its body while others wait for a place; 10 s
 	Stall       time.Duration // how long a request may make no progress; 60 s
 	Drain       int64         // bytes of an unread body that are read away after an early answer; 64 MiB
 	DrainTime   time.Duration // how long that may take; 5 s
@@ -138,6 +139,7 @@ func (l Limits) withDefaults() Limits {
 	def(&l.Packs, 16)
 	def(&l.Commits, 4)
 	def(&l.Queue, 2*time.Minute)
+	def(&l.Patience, 10*time.Second)
 	def(&l.Stall, time.Minute)
 	def(&l.Drain, 64<<20)
 	def(&l.DrainTime, 5*time.Second)

@@ -32,6 +32,8 @@ type stream struct {
 	left  time.Duration // what is left for the reads until progress is made
 	moved int64         // bytes read since then
 	ended bool          // the body was read to its end, or cannot be read any more
+	meter meter         // for the gates
+	first []byte        // a byte that was read to see whether any comes
 	waits bool          // the client sends its body after "100 Continue"
 	torn  bool          // the answer broke off: the connection is to be cut
 
@@ -44,6 +46,7 @@ type stream struct {
 // copy: net/http looks at the body of its own one when the handler is done.
 func newStream(w http.ResponseWriter, r *http.Request, stall time.Duration) (*stream, *http.Request) {
 	st := &stream{ResponseWriter: w, ctl: http.NewResponseController(w), stall: stall, left: stall, body: r.Body}
+	st.meter.setDeadline = st.ctl.SetReadDeadline
 	// What the request before left behind on this connection.
 	_ = st.ctl.SetWriteDeadline(time.Time{}) // a recorder in a test has no deadlines
 	st.waits = r.Header.Get("Expect") != ""
@@ -62,13 +65,32 @@ type body struct{ *stream }
 func (b body) Read(p []byte) (int, error) { return b.stream.readBody(p) }
 func (b body) Close() error               { return nil } // net/http closes the real one
 
+// arrive waits until the body has begun to come, or has ended.
+func (st *stream) arrive() error {
+	for len(st.first) == 0 && !st.ended {
+		b := make([]byte, 1)
+		n, err := st.readBody(b)
+		st.first = b[:n]
+		if err != nil && err != io.EOF {
+			return err
+		}
+	}
+	return nil
+}
+
 func (st *stream) readBody(p []byte) (int, error) {
+	if len(st.first) > 0 && len(p) > 0 {
+		n := copy(p, st.first)
+		st.first = st.first[n:]
+		return n, nil
+	}
 	if st.left <= 0 {
 		st.left = time.Millisecond // the deadline error comes from the connection, as always
 	}
 	start := time.Now()
-	_ = st.ctl.SetReadDeadline(start.Add(st.left)) // as above
+	st.meter.begin(start, start.Add(st.left))
 	n, err := st.body.Read(p)
+	displaced := st.meter.end(n)
 	st.left -= time.Since(start)
 	st.read += int64(n)
 	if st.moved += int64(n); st.moved >= progress {
@@ -79,6 +101,9 @@ func (st *stream) readBody(p []byte) (int, error) {
 		_ = st.ctl.SetReadDeadline(time.Time{})
 	}
 	if err != nil && err != io.EOF {
+		if displaced {
+			err = fmt.Errorf("%w: %w", errDisplaced, err)
+		}
 		return n, fmt.Errorf("%w: %w", errBody, err)
 	}
 	return n, err

@@ -74,7 +74,7 @@ func (s *Server) uploadPath(w http.ResponseWriter, r *http.Request) error {
 	if up.Path.Dir() != cache.StoreDir {
 		return requestError("store_path: %s is not in the cache's store %s", up.Path, cache.StoreDir)
 	}
-	leave, err := s.heavy.enter(r.Context(), s.heavy.uploads, 1)
+	leave, err := s.heavy.enter(r, s.heavy.uploads, 1)
 	if err != nil {
 		return err
 	}
