@@ -128,7 +128,7 @@ func openSpool(cfg *config.Server) (*spool.Dir, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make spool: %w", err)
 	}
-	return &spool.Dir{Path: dir, Budget: 2 << 30, Reserve: spoolReserve}, nil
+	return &spool.Dir{Path: dir, Budget: 3 << 30, Reserve: spoolReserve}, nil
 }
 
 // checkDatabase refuses a file that is not there and may not be made, and a

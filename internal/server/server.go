@@ -119,7 +119,7 @@ type Limits struct {
 	Uploads     int           // upload-path requests at a time; 16
 	Packs       int           // packs at a time; 16
 	Commits     int           // paths requests at a time; 4
-	Queue       time.Duration // how long a request waits for its turn before 503; 2 minutes
+	Queue       time.Duration // how long a request waits for its turn before 503; 10 minutes, for the stock client does not come back
 	Patience    time.Duration // how long one with a place may wait for 256 KiB of its body while others wait for a place; 10 s
 	Stall       time.Duration // how long a request may make no progress; 60 s
 	Drain       int64         // bytes of an unread body that are read away after an early answer; 64 MiB
@@ -138,7 +138,7 @@ func (l Limits) withDefaults() Limits {
 	def(&l.Uploads, 16)
 	def(&l.Packs, 16)
 	def(&l.Commits, 4)
-	def(&l.Queue, 2*time.Minute)
+	def(&l.Queue, 10*time.Minute)
 	def(&l.Patience, 10*time.Second)
 	def(&l.Stall, time.Minute)
 	def(&l.Drain, 64<<20)
