@@ -27,7 +27,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		s.flushLoop(stopFlush)
 	}()
 	failed := make(chan error, 1)
-	go func() { failed <- srv.Serve(newHostListener(ln, s.Limits.Connections)) }()
+	go func() { failed <- srv.Serve(newHostListener(ln, s.Limits)) }()
 
 	var err error
 	select {
@@ -99,10 +99,11 @@ func (s *Server) httpServer() *http.Server {
 type hostListener struct {
 	net.Listener
 	places chan struct{}
+	header time.Duration // how long the first request's header may take
 }
 
-func newHostListener(ln net.Listener, connections int) *hostListener {
-	return &hostListener{ln, make(chan struct{}, connections)}
+func newHostListener(ln net.Listener, limits Limits) *hostListener {
+	return &hostListener{ln, make(chan struct{}, limits.Connections), limits.Header}
 }
 
 // Accept waits for a place first: connections over the bound queue in the
@@ -113,6 +114,12 @@ func (l *hostListener) Accept() (net.Conn, error) {
 	if err != nil {
 		<-l.places
 		return nil, err
+	}
+	// The first releases of Go 1.26 wait without a deadline for bytes that may be HTTP/2's preface.
+	if err := c.SetReadDeadline(time.Now().Add(l.header)); err != nil {
+		_ = c.Close() // it is gone already
+		<-l.places
+		return l.Accept()
 	}
 	return &hostConn{Conn: c, leave: sync.OnceFunc(func() { <-l.places })}, nil
 }
