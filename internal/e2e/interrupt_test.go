@@ -63,6 +63,7 @@ func TestStoppedServerFinishesTheUploadInFlight(t *testing.T) {
 		answer := make(chan int, 1)
 		go func() {
 			resp, err := http.DefaultTransport.RoundTrip(stockRequest(t, s.url, tok, info, body, false))
+			defer body.Close() // an early answer must not leave the feed waiting
 			if err != nil {
 				t.Error(err)
 				answer <- 0
