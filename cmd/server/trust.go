@@ -99,6 +99,7 @@ func policyFlags(cmd *cobra.Command, pol *trust.Policy) {
 	f.StringVar(&pol.RefGlob, "ref-glob", "", "a pattern of refs; * stops at '/', ** does not")
 	f.StringSliceVar(&pol.Events, "events", nil, "events admitted (default for GitHub "+strings.Join(trust.DefaultEvents, ",")+")")
 	f.StringVar(&pol.Environment, "environment", "", "deployment environment of the job")
+	f.StringVar(&pol.EnvironmentGlob, "environment-glob", "", "pattern of deployment environments, such as prod-*")
 	f.StringVar(&pol.JobWorkflowRef, "job-workflow-ref", "", "workflow file with its ref, as GitHub writes it")
 	f.StringVar(&pol.JobWorkflowRefGlob, "job-workflow-ref-glob", "", "a pattern of them")
 	f.BoolVar(&pol.RefProtected, "ref-protected", false, "want a protected branch or tag")

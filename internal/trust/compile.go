@@ -74,9 +74,9 @@ func (is Issuers) compile(p Policy) (compiled, error) {
 		}
 		c.rules = append(c.rules, rules...)
 	}
-	if grant.Perm&^token.Pull != 0 && p.Ref == "" && p.RefGlob == "" && p.Environment == "" && !p.RefProtected {
+	if grant.Perm&^token.Pull != 0 && p.Ref == "" && p.RefGlob == "" && !p.wantsEnvironment() && !p.RefProtected {
 		// Otherwise whoever may push any branch of the repository may write the cache.
-		return compiled{}, fmt.Errorf("grant = [%s]: more than pull needs one of ref, ref-glob, environment or ref-protected = true", strings.Join(p.Grant, ", "))
+		return compiled{}, fmt.Errorf("grant = [%s]: more than pull needs one of ref, ref-glob, environment, environment-glob or ref-protected = true", strings.Join(p.Grant, ", "))
 	}
 	if err := checkWidth(p, c.profile, grant.Perm); err != nil {
 		return compiled{}, err
@@ -208,12 +208,11 @@ func checkWorkflowGlob(glob string) error {
 
 func runnerRules(p Policy, pr *profile) ([]rule, error) {
 	var rules []rule
-	if p.Environment != "" {
-		if pr.environment == "" {
-			return nil, pr.without("environment")
-		}
-		rules = append(rules, equal("environment", claim(pr.environment), p.Environment))
+	environment, err := environmentRules(p, pr)
+	if err != nil {
+		return nil, err
 	}
+	rules = append(rules, environment...)
 	if p.RunnerEnvironment != "" {
 		if pr.runner == "" {
 			return nil, pr.without("runner-environment")
@@ -225,6 +224,32 @@ func runnerRules(p Policy, pr *profile) ([]rule, error) {
 	}
 	return rules, nil
 }
+
+func environmentRules(p Policy, pr *profile) ([]rule, error) {
+	switch {
+	case !p.wantsEnvironment():
+		return nil, nil
+	case pr.environment == "" && p.Environment != "":
+		return nil, pr.without("environment")
+	case pr.environment == "":
+		return nil, pr.without("environment-glob")
+	case p.Environment != "" && p.EnvironmentGlob != "":
+		return nil, fmt.Errorf("environment and environment-glob exclude each other")
+	case p.Environment != "":
+		return []rule{equal("environment", claim(pr.environment), p.Environment)}, nil
+	}
+	if err := checkGlob(p.EnvironmentGlob); err != nil {
+		return nil, keyError("environment-glob", p.EnvironmentGlob, err.Error())
+	}
+	// A job names its environment itself: one that fits "*" is always at hand.
+	if fixedPrefix(p.EnvironmentGlob) == "" {
+		return nil, keyError("environment-glob", p.EnvironmentGlob, "must begin with text, such as prod-*")
+	}
+	return []rule{matches("environment-glob", claim(pr.environment), p.EnvironmentGlob)}, nil
+}
+
+// wantsEnvironment reports whether the job must have a certain environment.
+func (p Policy) wantsEnvironment() bool { return p.Environment != "" || p.EnvironmentGlob != "" }
 
 func compileGrant(p Policy) (Grant, error) {
 	g := Grant{Policy: p.Name, TTL: DefaultTTL}
@@ -297,7 +322,7 @@ func checkTexts(p Policy) error {
 		{"issuer", []string{p.Issuer}}, {"repository", []string{p.Repository}}, {"repository-owner", []string{p.RepositoryOwner}},
 		{"pipeline-id", []string{p.PipelineID}}, {"organization-id", []string{p.OrganizationID}},
 		{"ref", []string{p.Ref}}, {"ref-glob", []string{p.RefGlob}},
-		{"events", p.Events}, {"environment", []string{p.Environment}},
+		{"events", p.Events}, {"environment", []string{p.Environment}}, {"environment-glob", []string{p.EnvironmentGlob}},
 		{"job-workflow-ref", []string{p.JobWorkflowRef}}, {"job-workflow-ref-glob", []string{p.JobWorkflowRefGlob}},
 		{"runner-environment", []string{p.RunnerEnvironment}},
 		{"caches", p.Caches}, {"grant", p.Grant}, {"pins", p.Pins}, {"ttl", []string{p.TTL}},

@@ -30,6 +30,8 @@ func TestCompileRefuses(t *testing.T) {
 		{"glob with a class", func(p *trust.Policy) { p.Ref, p.RefGlob = "", "refs/heads/[a-z]*" }, []string{"ref-glob"}},
 		{"glob with braces", func(p *trust.Policy) { p.Ref, p.RefGlob = "", "refs/heads/{a,b}*" }, []string{"ref-glob"}},
 		{"glob that is none", func(p *trust.Policy) { p.Ref, p.RefGlob = "", "refs/heads/main" }, []string{"ref-glob"}},
+		{"glob of all environments, which a job may name as it likes", func(p *trust.Policy) { p.EnvironmentGlob = "*" }, []string{"environment-glob"}},
+		{"environment and its glob", func(p *trust.Policy) { p.Environment, p.EnvironmentGlob = "prod", "prod-*" }, []string{"exclude"}},
 		{"no event at all", func(p *trust.Policy) { p.Events = []string{} }, []string{"events"}},
 		{"pattern as event", func(p *trust.Policy) { p.Events = []string{"*"} }, []string{"events", `"*"`}},
 		{"workflow without ref", func(p *trust.Policy) { p.JobWorkflowRef = "acme/infra/.github/workflows/a.yml" }, []string{"job-workflow-ref"}},

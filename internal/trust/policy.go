@@ -60,8 +60,11 @@ type Policy struct {
 	// Events are the event names admitted; nil means DefaultEvents, or those of the
 	// issuer's kind.
 	Events []string `toml:"events" json:"events,omitempty"`
-	// Environment is the deployment environment of the job, compared exactly.
-	Environment string `toml:"environment" json:"environment,omitempty"`
+	// Environment is the deployment environment of the job, compared exactly;
+	// EnvironmentGlob a pattern, as for refs, that begins with text. At most one of
+	// the two.
+	Environment     string `toml:"environment" json:"environment,omitempty"`
+	EnvironmentGlob string `toml:"environment-glob" json:"environment-glob,omitempty"`
 	// JobWorkflowRef ("acme/infra/.github/workflows/ci.yml@refs/heads/main") names the
 	// workflow file that defines the job; JobWorkflowRefGlob is a pattern for it, with
 	// ** only behind the '@'. At most one of the two.

@@ -168,6 +168,24 @@ func TestOptionalRulesMustAllHold(t *testing.T) {
 	}
 }
 
+// An environment that only begins or ends like the pattern's, or reaches over a '/', is another one.
+func TestEnvironmentGlobIsAnchored(t *testing.T) {
+	p := infra()
+	p.Environment, p.EnvironmentGlob = "", "prod-*"
+	set := compile(t, p)
+	for environment, want := range map[string]int{
+		"prod-eu": 1, "prod-": 1, "prod": 0, "xprod-eu": 0, "prod-eu/x": 0, "Prod-eu": 0, "staging": 0,
+	} {
+		grants, why := set.Match(trust.GitHub, with(map[string]any{"environment": environment}))
+		if len(grants) != want {
+			t.Errorf("environment %q: %d grants, want %d (%v)", environment, len(grants), want, why)
+		}
+	}
+	if grants, _ := set.Match(trust.GitHub, with(map[string]any{"environment": nil})); len(grants) != 0 {
+		t.Error("a job without an environment fits")
+	}
+}
+
 func TestMatchingPoliciesAreNotUnited(t *testing.T) {
 	reader := infra()
 	reader.Name, reader.Caches, reader.Grant = "reader", []string{"shared"}, []string{"pull"}

@@ -98,7 +98,7 @@ func wide(p Policy, pr *profile, perm token.Perm) map[string]string {
 	case id == "":
 		needed[AllowOwnerWidePush] = fmt.Sprintf("%s without %s lets every repository of the owner write", pr.owner.key, pr.id.key)
 	}
-	if onlyStars(p.RefGlob) && !p.RefProtected && p.Environment == "" {
+	if onlyStars(p.RefGlob) && !p.RefProtected && !p.wantsEnvironment() {
 		needed[AllowAnyBranchPush] = fmt.Sprintf("ref-glob = %q lets every branch or tag write", p.RefGlob)
 	}
 	if pr.kind == KindBuildkite {
@@ -160,8 +160,8 @@ func Warnings(p Policy) []string {
 	if err != nil {
 		return nil
 	}
-	if g.Perm&^token.Pull != 0 && p.Environment != "" && p.Ref == "" && p.RefGlob == "" && !p.RefProtected {
-		w = append(w, fmt.Sprintf("environment = %s is the only condition: give the environment deployment branches in the repository's settings, or any branch may name it", quote(p.Environment)))
+	if g.Perm&^token.Pull != 0 && p.wantsEnvironment() && p.Ref == "" && p.RefGlob == "" && !p.RefProtected {
+		w = append(w, fmt.Sprintf("environment = %s is the only condition: give the environment deployment branches in the repository's settings, or any branch may name it", quote(p.Environment+p.EnvironmentGlob)))
 	}
 	if g.Perm&^token.Pull != 0 && has(p.Caches, "*") {
 		w = append(w, "caches = [\"*\"] grants every cache, those to come included")
