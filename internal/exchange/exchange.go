@@ -16,6 +16,7 @@
 package exchange
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -200,7 +201,7 @@ func (e *Exchange) mint(ctx context.Context, r Request, id oidc.Token, c choice,
 	claims := token.Claims{
 		Subject:  sub,
 		ID:       rand.Text(),
-		Issuer:   e.Authority.Issuer,
+		Issuer:   cmp.Or(e.Authority.Issuer, e.Verifier.Audience()), // who made it: this server, by its own URL
 		Audience: e.Authority.Audiences,
 		IssuedAt: &now,
 		Expires:  &expires,
