@@ -69,16 +69,11 @@ func findNixes() error {
 		return fmt.Errorf("these tests run a real nix: %w", err)
 	}
 	rig.nixes = []string{first}
-	others, named := filepath.SplitList(os.Getenv("ATTIC_TEST_NIX")), true
-	if len(others) == 0 {
-		others, named = []string{"/opt/nix-forky/bin/nix"}, false // a current one, if it is there
-	}
-	for _, bin := range others {
-		if _, err := os.Stat(bin); err == nil {
-			rig.nixes = append(rig.nixes, bin)
-		} else if named {
+	for _, bin := range filepath.SplitList(os.Getenv("ATTIC_TEST_NIX")) {
+		if _, err := os.Stat(bin); err != nil {
 			return fmt.Errorf("ATTIC_TEST_NIX: %w", err)
 		}
+		rig.nixes = append(rig.nixes, bin)
 	}
 	return nil
 }

@@ -29,16 +29,11 @@ func programs(t testing.TB) []string {
 		t.Fatalf("these tests run a real nix: %v", err)
 	}
 	all := []string{first}
-	others := filepath.SplitList(os.Getenv("ATTIC_TEST_NIX"))
-	if len(others) == 0 {
-		others = []string{"/opt/nix-forky/bin/nix"} // a current one, if it is there
-	}
-	for _, bin := range others {
-		if _, err := os.Stat(bin); err == nil {
-			all = append(all, bin)
-		} else if os.Getenv("ATTIC_TEST_NIX") != "" {
+	for _, bin := range filepath.SplitList(os.Getenv("ATTIC_TEST_NIX")) {
+		if _, err := os.Stat(bin); err != nil {
 			t.Fatalf("ATTIC_TEST_NIX: %v", err)
 		}
+		all = append(all, bin)
 	}
 	return all
 }
