@@ -9,7 +9,6 @@ import (
 	"strconv"
 
 	"github.com/org/attic-action/internal/api"
-	"github.com/org/attic-action/internal/nix"
 )
 
 // Config is what a push needs of a cache's configuration.
@@ -72,20 +71,6 @@ func (c *Client) MissingPaths(ctx context.Context, cache string, hashes []string
 	return missing, nil
 }
 
-// uploadInfo is Attic's JSON for one upload.
-type uploadInfo struct {
-	Cache         string   `json:"cache"`
-	StorePathHash string   `json:"store_path_hash"`
-	StorePath     string   `json:"store_path"`
-	References    []string `json:"references"`
-	System        *string  `json:"system"`
-	Deriver       *string  `json:"deriver"`
-	Sigs          []string `json:"sigs"`
-	CA            *string  `json:"ca"`
-	NARHash       string   `json:"nar_hash"`
-	NARSize       uint64   `json:"nar_size"`
-}
-
 // headerInfo is the size from which the description goes in front of the NAR:
 // proxies refuse long header lines.
 const headerInfo = 4096
@@ -95,12 +80,7 @@ const headerInfo = 4096
 // closed.
 func (c *Client) UploadPath(ctx context.Context, info api.UploadInfo, nar func() (io.Reader, error)) (api.UploadResult, error) {
 	var result api.UploadResult
-	text, err := json.Marshal(uploadInfo{
-		Cache: info.Cache, StorePathHash: info.StorePathHash, StorePath: info.StorePath,
-		References: orEmpty(info.References), System: optional(info.System), Deriver: optional(info.Deriver),
-		Sigs: orEmpty(info.Sigs), CA: optional(info.CA),
-		NARHash: nix.Hash(info.NARHash).String(), NARSize: info.NARSize,
-	})
+	text, err := json.Marshal(info)
 	if err != nil {
 		return result, fmt.Errorf("upload %s: %w", info.StorePath, err)
 	}
@@ -119,18 +99,4 @@ func (c *Client) UploadPath(ctx context.Context, info api.UploadInfo, nar func()
 		result = api.UploadResult{Kind: api.Uploaded} // any 2xx is success, whatever it says
 	}
 	return result, nil
-}
-
-func optional(s string) *string {
-	if s == "" {
-		return nil
-	}
-	return &s
-}
-
-func orEmpty(s []string) []string {
-	if s == nil {
-		return []string{}
-	}
-	return s
 }
