@@ -85,11 +85,22 @@ func oneLine(s string) string {
 }
 
 // command is the tree of commands, by the name the program was called with.
+const help = `A Nix binary cache that speaks Attic's protocol.
+
+Without anything configured it serves on 127.0.0.1:8080, keeps everything under
+--data (else $XDG_DATA_HOME/attic-server), and prints the line that makes a token.
+-f reads a server.toml; one written for Attic is accepted. SIGTERM and SIGINT
+finish what is in flight, within 25 seconds.
+
+Exit codes: 0 stopped as asked; 1 an error, in one line; 2 the command line is
+wrong.`
+
 func (p *program) command() *cobra.Command {
 	name := strings.TrimSuffix(filepath.Base(p.args[0]), ".exe")
 	root := &cobra.Command{
 		Use:           "attic-server",
 		Short:         "A Nix binary cache that speaks Attic's protocol",
+		Long:          help,
 		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
