@@ -73,6 +73,14 @@ func TestStoppedServerFinishesTheUploadInFlight(t *testing.T) {
 			answer <- resp.StatusCode
 		}()
 		must(io.Copy(feed, bytes.NewReader(nar[:len(nar)/2])))(t)
+		// What was fed may still lie in the socket of a connection that waits to be accepted. A newer one
+		// that is answered shows that this one was.
+		later := &http.Transport{DisableKeepAlives: true}
+		resp, err := later.RoundTrip(s.request(http.MethodGet, "/", "", nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
 		s.proc.signal(t, syscall.SIGTERM)
 		until(t, "the server takes nobody new", func() bool {
 			req := s.request(http.MethodGet, "/", "", nil)
