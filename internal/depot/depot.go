@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/org/attic-action/internal/blob"
+	"github.com/org/attic-action/internal/budget"
 	"github.com/org/attic-action/internal/chunk"
 	"github.com/org/attic-action/internal/meta"
 	"github.com/org/attic-action/internal/nix"
@@ -44,6 +45,8 @@ type Depot struct {
 	Spool *spool.Dir
 	Cut   chunk.Params // how raw uploads are cut; the same sizes that clients are told
 	Log   *slog.Logger // nil: slog.Default
+
+	Memory *budget.Bytes // of bytes in flight; nil: no limit
 
 	once     sync.Once
 	encoder  *pack.Encoder

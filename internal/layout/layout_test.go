@@ -15,7 +15,7 @@ const module = "github.com/org/attic-action/"
 
 // floors, from the ground up. Packages on one floor do not know each other.
 var floors = [][]string{
-	{"internal/nix", "internal/spool", "internal/jsonscan", "internal/audit", "internal/limit", "internal/peer", "internal/admin"},
+	{"internal/nix", "internal/spool", "internal/jsonscan", "internal/audit", "internal/limit", "internal/peer", "internal/admin", "internal/budget", "internal/chores"},
 	{"internal/nar", "internal/chunk", "internal/blob"},
 	{"internal/pack", "internal/blob/disk", "internal/seal", "internal/token"},
 	{"internal/ledger", "internal/api", "internal/trust", "internal/github", "internal/github/repo", "internal/report"},

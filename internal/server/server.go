@@ -39,6 +39,7 @@ import (
 
 	"github.com/org/attic-action/internal/api"
 	"github.com/org/attic-action/internal/audit"
+	"github.com/org/attic-action/internal/budget"
 	"github.com/org/attic-action/internal/chunk"
 	"github.com/org/attic-action/internal/depot"
 	"github.com/org/attic-action/internal/meta"
@@ -95,6 +96,7 @@ type Server struct {
 	TellShareFrom       int64 // bytes from which a stock upload is told how much of it was here; 0 means 64 KiB
 	Limits              Limits
 	Rates               Rates
+	Memory              *budget.Bytes     // of bytes in flight; nil means no limit
 	Peers               peer.Finder       // whose address a request has
 	Audit               func(audit.Event) // takes a record of what changes something; nil means nobody does
 	Version             string            // shown on the front page
