@@ -48,6 +48,7 @@ type Runner struct {
 	Now    func() time.Time // nil means time.Now
 	Log    *slog.Logger     // nil means slog.Default()
 
+	started  time.Time
 	last     map[string]time.Time // of each chore
 	failures map[string]int       // in a row
 	retry    map[string]time.Time // not before, after a failure
@@ -100,6 +101,7 @@ func (r *Runner) start(ctx context.Context) (err error) {
 	if r.Log == nil {
 		r.Log = slog.Default()
 	}
+	r.started = r.Now()
 	r.last, r.failures, r.retry = map[string]time.Time{}, map[string]int{}, map[string]time.Time{}
 	if r.Store == nil {
 		return nil
@@ -153,6 +155,9 @@ func (r *Runner) busy() bool { return r.Busy != nil && r.Busy() }
 
 // step waits until it is quiet, or has waited for long enough, and does one step.
 func (r *Runner) step(ctx context.Context, c *Chore, due time.Time) (took time.Duration, done bool, err error) {
+	if due.Before(r.started) {
+		due = r.started // what is overdue at start has not waited since
+	}
 	for r.busy() && r.Now().Sub(due) < c.Every {
 		if !r.sleep(ctx, lookTime) {
 			return 0, false, ctx.Err()
