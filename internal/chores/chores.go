@@ -80,7 +80,7 @@ func (r *Runner) Run(ctx context.Context) error {
 			<-ctx.Done()
 			return nil
 		}
-		took, done, err := r.step(ctx, c, due)
+		pause, done, err := r.step(ctx, c, due)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -88,8 +88,8 @@ func (r *Runner) Run(ctx context.Context) error {
 			r.failed(c, err)
 		case done:
 			r.done(ctx, c)
-		case r.busy():
-			r.sleep(ctx, share*took)
+		default:
+			r.sleep(ctx, pause)
 		}
 	}
 }
@@ -153,8 +153,9 @@ func (r *Runner) sleep(ctx context.Context, d time.Duration) bool {
 
 func (r *Runner) busy() bool { return r.Busy != nil && r.Busy() }
 
-// step waits until it is quiet, or has waited for long enough, and does one step.
-func (r *Runner) step(ctx context.Context, c *Chore, due time.Time) (took time.Duration, done bool, err error) {
+// step waits until it is quiet, or has waited for long enough, and does one step. pause is how long the next
+// one should wait.
+func (r *Runner) step(ctx context.Context, c *Chore, due time.Time) (pause time.Duration, done bool, err error) {
 	if due.Before(r.started) {
 		due = r.started // what is overdue at start has not waited since
 	}
@@ -165,7 +166,8 @@ func (r *Runner) step(ctx context.Context, c *Chore, due time.Time) (took time.D
 	}
 	step, end := context.WithTimeout(ctx, stepTime)
 	defer end()
-	if !r.busy() {
+	quiet := !r.busy()
+	if quiet {
 		var stop context.CancelCauseFunc
 		step, stop = context.WithCancelCause(step)
 		watched := make(chan struct{})
@@ -178,7 +180,10 @@ func (r *Runner) step(ctx context.Context, c *Chore, due time.Time) (took time.D
 		(errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Cause(step))) {
 		more, err = true, nil // it was asked to stop
 	}
-	return time.Since(start), !more, err
+	if !quiet {
+		pause = share * time.Since(start)
+	}
+	return pause, !more, err
 }
 
 // watch ends a step when a request comes.
