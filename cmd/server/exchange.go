@@ -5,12 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"time"
 
 	"github.com/org/attic-action/internal/api"
 	"github.com/org/attic-action/internal/config"
 	"github.com/org/attic-action/internal/exchange"
-	"github.com/org/attic-action/internal/meta"
+	"github.com/org/attic-action/internal/issued"
 	"github.com/org/attic-action/internal/oidc"
 	"github.com/org/attic-action/internal/server"
 	"github.com/org/attic-action/internal/trust"
@@ -35,9 +34,13 @@ func mountExchange(st *stack, cfg *config.Server) error {
 	if err != nil {
 		return fmt.Errorf("set up oidc: %w", err)
 	}
+	revoke, err := api.URL(endpoint, api.OIDCRevokeRoute)
+	if err != nil {
+		return fmt.Errorf("set up oidc: %w", err)
+	}
 	x := &exchange.Exchange{
-		Verifier: verifier, Policies: st.policies.Set, Authority: s.Auth, Endpoint: url,
-		Seen: seen{s.DB}, Issued: st.issued, MaxTTL: cfg.OIDC.MaxTTL, RequestID: server.RequestID, Log: s.Log,
+		Verifier: verifier, Policies: st.policies.Set, Authority: s.Auth, Endpoint: url, RevocationEndpoint: revoke,
+		Book: book(st.issued), MaxTTL: cfg.OIDC.MaxTTL, RequestID: server.RequestID, Log: s.Log,
 		Address: cfg.Peers.Address, Limits: exchangeLimits(cfg.Limits), Audit: st.audit.Write,
 	}
 	s.TrustConfig, s.TokenExchange = x.ConfigHandler(), x.TokenHandler()
@@ -53,13 +56,13 @@ func newVerifier(cfg *config.Server, log *slog.Logger) (*oidc.Verifier, error) {
 	return oidc.New(oidc.Config{Issuers: issuers, Audience: cfg.OIDC.Audience, Log: log})
 }
 
-// seen keeps used ID tokens in the database.
-type seen struct{ db *meta.DB }
-
-func (s seen) Use(ctx context.Context, issuer, jti string, until time.Time) error {
-	err := s.db.Update(ctx, func(tx *meta.Tx) error { return tx.SeenToken(issuer, jti, until) })
-	if errors.Is(err, meta.ErrExists) {
-		return exchange.ErrReplayed
+// book keeps used ID tokens and the tokens that were given for them in the database.
+func book(register *issued.Register) func(context.Context, exchange.Trade) error {
+	return func(ctx context.Context, t exchange.Trade) error {
+		err := register.Trade(ctx, issued.Used{Issuer: t.Issuer, ID: t.ID, Until: t.Until}, t.Claims, t.Policies)
+		if errors.Is(err, issued.ErrUsed) {
+			return exchange.ErrReplayed
+		}
+		return err
 	}
-	return err
 }

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -38,6 +39,13 @@ type Login struct {
 	current string
 	renew   time.Time // from when on another one is asked for
 	ends    time.Time
+	former  []spent // what current took the place of: requests under way still use it
+}
+
+// spent is a token that another one took the place of.
+type spent struct {
+	token string
+	ends  time.Time
 }
 
 // RefusedError is a server that did not accept the ID token.
@@ -89,6 +97,9 @@ func (l *Login) Token(ctx context.Context) (string, error) {
 			return l.current, nil
 		}
 		return "", fmt.Errorf("log in at %s: %w", l.Server, err)
+	}
+	if l.current != "" {
+		l.former = slices.DeleteFunc(append(l.former, spent{l.current, l.ends}), func(f spent) bool { return !now.Before(f.ends) })
 	}
 	life := time.Duration(answer.ExpiresIn) * time.Second
 	l.current, l.renew, l.ends = answer.AccessToken, now.Add(life*3/4), now.Add(life)

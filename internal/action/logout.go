@@ -12,21 +12,25 @@ import (
 // logoutPatience is how long a job's end waits for the server.
 const logoutPatience = 5 * time.Second
 
-// Logout gives the token back that an exchange brought: a later step of the job, or whoever finds it in
+// Logout gives the tokens back that exchanges brought: a later step of the job, or whoever finds one in
 // the job's leavings, can do nothing with it. A token that was given by hand stays good. Without an
-// answer it ends by itself, within minutes.
+// answer they end by themselves, within minutes.
 func (l *Login) Logout(ctx context.Context) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	tok := l.current
-	l.current = ""
+	held := append(l.former, spent{l.current, l.ends})
+	l.former, l.current = nil, ""
 	address, err := api.URL(l.Server, api.OIDCRevokeRoute)
-	if tok == "" || err != nil {
+	if err != nil {
 		return
 	}
-	// A run that was cancelled has a token, too.
+	// A run that was cancelled has tokens, too.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), logoutPatience)
 	defer cancel()
-	// Not even a warning: other servers have no such route, and nothing hangs on it.
-	_, _, _ = l.call(ctx, http.MethodPost, address, url.Values{"token": {tok}})
+	for _, h := range held {
+		if h.token != "" && l.Now().Before(h.ends) {
+			// Not even a warning: other servers have no such route, and nothing hangs on it.
+			_, _, _ = l.call(ctx, http.MethodPost, address, url.Values{"token": {h.token}})
+		}
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/org/attic-action/internal/api"
 	"github.com/org/attic-action/internal/github"
@@ -42,6 +43,28 @@ func TestJobsGiveTheirTokenBack(t *testing.T) {
 	}
 	if got, err := l.Token(t.Context()); err != nil || got != "access-2" {
 		t.Errorf("after the end: %q, %v", got, err)
+	}
+}
+
+// A token that was renewed lives on for a quarter of its life; a job that is over gives that one back, too.
+func TestJobsGiveTheTokensBackThatTheyRenewed(t *testing.T) {
+	e := &ended{fakeServer: fakeServer{expires: 900}}
+	l := login(&e.fakeServer, io.Discard)
+	clock := time.Unix(1_790_000_000, 0)
+	l.HTTP, l.Now = &http.Client{Transport: e}, func() time.Time { return clock }
+	for range 3 {
+		if _, err := l.Token(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if len(e.tokens) > 0 {
+			t.Fatal("given back while requests may use it")
+		}
+		clock = clock.Add(12 * time.Minute)
+	}
+	clock = clock.Add(-11 * time.Minute) // a minute after the last one came; the first has ended by itself
+	l.Logout(t.Context())
+	if want := []string{"access-2", "access-3"}; !slices.Equal(e.tokens, want) {
+		t.Errorf("given back: %q, want %q", e.tokens, want)
 	}
 }
 

@@ -90,9 +90,10 @@ type ClosureResult struct {
 
 // TrustConfig answers GET /_api/v1/oidc/config.
 type TrustConfig struct {
-	Issuers       []string `json:"issuers"`
-	Audience      string   `json:"audience"`
-	TokenEndpoint string   `json:"token_endpoint"`
+	Issuers            []string `json:"issuers"`
+	Audience           string   `json:"audience"`
+	TokenEndpoint      string   `json:"token_endpoint"`
+	RevocationEndpoint string   `json:"revocation_endpoint,omitempty"` // RFC 7009
 }
 
 // TokenResponse answers POST /_api/v1/oidc/token (RFC 8693).

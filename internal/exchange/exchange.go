@@ -7,7 +7,7 @@
 //	  │   audience, times
 //	  │ trust.Set: which policies fit        invalid_grant
 //	  │ scope: what of their grants          invalid_scope
-//	  │ Seen: first use of this jti          invalid_grant
+//	  │ Book: first use of this jti          invalid_grant
 //	  ▼ token.Authority signs
 //	access token
 //
@@ -33,30 +33,16 @@ import (
 	"github.com/org/attic-action/internal/trust"
 )
 
-// ErrReplayed is what Seen.Use returns for a token that was used before.
+// ErrReplayed says that an ID token was used before.
 var ErrReplayed = errors.New("ID token was used before")
 
-// Seen remembers used ID tokens, across restarts and replicas.
-type Seen interface {
-	// Use records that the token (issuer, jti) is used, and keeps that until the time
-	// given. Of any number of calls with one token exactly one returns nil, the others
-	// ErrReplayed. Another error means that nothing is known; the token is refused.
-	Use(ctx context.Context, issuer, jti string, until time.Time) error
-}
+// Trade is one ID token for one access token.
+type Trade struct {
+	Issuer, ID string    // of the ID token: iss and jti
+	Until      time.Time // the end of the time in which it would be accepted again
 
-// SeenFunc makes a function a Seen.
-type SeenFunc func(ctx context.Context, issuer, jti string, until time.Time) error
-
-// Use calls f.
-func (f SeenFunc) Use(ctx context.Context, issuer, jti string, until time.Time) error {
-	return f(ctx, issuer, jti, until)
-}
-
-// Issued keeps a list of tokens. *issued.Register is one.
-type Issued interface {
-	// Issue lists a token by its claims and the policies that granted it. After an
-	// error the token must not be signed.
-	Issue(ctx context.Context, c token.Claims, policies []string) error
+	Claims   token.Claims // of the access token, which have an ID
+	Policies []string     // that granted it
 }
 
 // Exchange is the token endpoint. Use it by pointer; it is safe for concurrent use.
@@ -66,15 +52,18 @@ type Exchange struct {
 	// exchange, before it is judged and once the token is listed. Nil grants nothing.
 	Policies  func(context.Context) (*trust.Set, error)
 	Authority *token.Authority
-	Seen      Seen
-	// Issued lists each token before it is signed, so that it can be revoked; nil means
-	// that nobody does.
-	Issued Issued
+	// Book records, in one step and before the access token is signed, that the ID token
+	// is used and that the access token can be listed and revoked: both or, after an
+	// error, neither. It remembers across restarts and replicas: of any number of calls
+	// with one ID token exactly one returns nil, the others ErrReplayed. After any error
+	// nothing is issued.
+	Book func(context.Context, Trade) error
 	// MaxTTL is the longest life of a token, whatever a policy says; zero means
 	// trust.MaxTTL, which is the most that a policy can say.
 	MaxTTL time.Duration
-	// Endpoint is the absolute URL at which TokenHandler is reached.
-	Endpoint string
+	// Endpoint is the absolute URL at which TokenHandler is reached, RevocationEndpoint
+	// that at which its tokens are given back (RFC 7009); empty is not announced.
+	Endpoint, RevocationEndpoint string
 	// Address says whom a request comes from, for limits and the audit; nil means
 	// the peer's address.
 	Address func(*http.Request) netip.Addr
@@ -161,15 +150,6 @@ func (e *Exchange) Do(ctx context.Context, r Request) (Response, *Refusal) {
 			return Response{}, slowDown(wait, "policy "+policy+" has granted as often as it may").about(id.Claims).fits(grants)
 		}
 	}
-	// Last before signing: a request that is refused for its scope does not use up the
-	// token, one that is answered has used it up even if the answer is lost.
-	err = e.Seen.Use(ctx, id.Issuer, id.ID, id.Expires.Add(2*oidc.Leeway))
-	if errors.Is(err, ErrReplayed) {
-		return Response{}, refuseGrant(err).about(id.Claims).fits(grants)
-	}
-	if err != nil {
-		return Response{}, internal("record use of ID token", err).about(id.Claims)
-	}
 	return e.mint(ctx, r, id, chosen, func() error { return e.stands(ctx, policies, id, wanted, chosen) })
 }
 
@@ -212,10 +192,14 @@ func (e *Exchange) mint(ctx context.Context, r Request, id oidc.Token, c choice,
 			return Response{}, internal("grant cache", err)
 		}
 	}
-	if e.Issued != nil {
-		if err := e.Issued.Issue(ctx, claims, c.policies); err != nil {
-			return Response{}, internal("list access token", err)
-		}
+	// Last before signing: a request that is refused for its scope does not use up the
+	// token, one that is answered has used it up even if the answer is lost.
+	err := e.Book(ctx, Trade{Issuer: id.Issuer, ID: id.ID, Until: id.Expires.Add(2 * oidc.Leeway), Claims: claims, Policies: c.policies})
+	if errors.Is(err, ErrReplayed) {
+		return Response{}, refuseGrant(err).about(id.Claims).fitting(c.policies)
+	}
+	if err != nil {
+		return Response{}, internal("record the exchange", err).about(id.Claims)
 	}
 	if err := stands(); errors.Is(err, errChanged) {
 		return Response{}, refuseGrant(err).about(id.Claims)

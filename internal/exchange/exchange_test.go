@@ -63,7 +63,7 @@ func newWorld(t *testing.T, policies ...trust.Policy) *world {
 	}
 	w.Exchange = &exchange.Exchange{
 		Verifier: verifier, Policies: func(context.Context) (*trust.Set, error) { return set, nil }, Authority: &token.Authority{Keys: []token.Key{key}, Now: now},
-		Seen: exchange.SeenFunc(w.use), Endpoint: audience + "/_api/v1/oidc/token", Now: now,
+		Book: w.book, Endpoint: audience + "/_api/v1/oidc/token", RevocationEndpoint: audience + "/_api/v1/oidc/revoke", Now: now,
 		RequestID: func(*http.Request) string { return "req-1" },
 		Limits:    exchange.Limits{Refused: &limit.Buckets{Rate: limit.PerMinute(10)}},
 		Audit:     func(e audit.Event) { w.events = append(w.events, e) },
@@ -72,13 +72,13 @@ func newWorld(t *testing.T, policies ...trust.Policy) *world {
 	return w
 }
 
-func (w *world) use(_ context.Context, issuer, jti string, until time.Time) error {
+func (w *world) book(_ context.Context, t exchange.Trade) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.seen[issuer+" "+jti].IsZero() {
+	if !w.seen[t.Issuer+" "+t.ID].IsZero() {
 		return exchange.ErrReplayed
 	}
-	w.seen[issuer+" "+jti] = until
+	w.seen[t.Issuer+" "+t.ID] = t.Until
 	return nil
 }
 
@@ -222,9 +222,7 @@ func TestRefusedRequestDoesNotUseUpTheToken(t *testing.T) {
 
 func TestTokenIsRefusedWhenItsUseCannotBeRecorded(t *testing.T) {
 	w := newWorld(t, infra())
-	w.Seen = exchange.SeenFunc(func(context.Context, string, string, time.Time) error {
-		return errors.New("disk of the server is full")
-	})
+	w.Book = func(context.Context, exchange.Trade) error { return errors.New("disk of the server is full") }
 	rec := w.post(form(w.issuer.Token(audience)))
 	refused(t, rec, http.StatusInternalServerError, "server_error")
 	if strings.Contains(rec.Body.String(), "disk") {
@@ -309,7 +307,8 @@ func TestConfigNamesIssuersAudienceAndEndpoint(t *testing.T) {
 	w := newWorld(t, infra())
 	rec := httptest.NewRecorder()
 	w.ConfigHandler().ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/_api/v1/oidc/config", nil))
-	want := `{"issuers":["` + oidc.GitHub + `","` + w.issuer.URL + `"],"audience":"` + audience + `","token_endpoint":"` + audience + `/_api/v1/oidc/token"}`
+	want := `{"issuers":["` + oidc.GitHub + `","` + w.issuer.URL + `"],"audience":"` + audience + `","token_endpoint":"` + audience +
+		`/_api/v1/oidc/token","revocation_endpoint":"` + audience + `/_api/v1/oidc/revoke"}`
 	if got := strings.TrimSpace(rec.Body.String()); got != want || rec.Header().Get("Content-Type") != "application/json" {
 		t.Errorf("got %s, want %s", got, want)
 	}

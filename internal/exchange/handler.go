@@ -29,7 +29,8 @@ const (
 func (e *Exchange) ConfigHandler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusOK, api.TrustConfig{
-			Issuers: e.Verifier.Issuers(), Audience: e.Verifier.Audience(), TokenEndpoint: e.Endpoint,
+			Issuers: e.Verifier.Issuers(), Audience: e.Verifier.Audience(),
+			TokenEndpoint: e.Endpoint, RevocationEndpoint: e.RevocationEndpoint,
 		})
 	})
 }

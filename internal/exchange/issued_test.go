@@ -9,43 +9,42 @@ import (
 	"testing"
 	"time"
 
-	"github.com/org/attic-action/internal/token"
+	"github.com/org/attic-action/internal/exchange"
 )
 
-// book is an exchange.Issued.
+// book is what records exchanges, with what came to it.
 type book struct {
-	claims   []token.Claims
-	policies [][]string
-	err      error
+	trades []exchange.Trade
+	err    error
 }
 
-func (b *book) Issue(_ context.Context, c token.Claims, policies []string) error {
-	b.claims, b.policies = append(b.claims, c), append(b.policies, policies)
+func (b *book) trade(_ context.Context, t exchange.Trade) error {
+	b.trades = append(b.trades, t)
 	return b.err
 }
 
 func TestEachTokenIsListedAsItIsGiven(t *testing.T) {
 	w := newWorld(t, infra())
 	b := &book{}
-	w.Issued = b
+	w.Book = b.trade
 	_, claims := granted(t, w, w.post(form(w.issuer.Token(audience))))
-	if len(b.claims) != 1 || !slices.Equal(b.policies[0], []string{"infra"}) {
-		t.Fatalf("listed %+v of %v", b.claims, b.policies)
+	if len(b.trades) != 1 || !slices.Equal(b.trades[0].Policies, []string{"infra"}) || b.trades[0].Issuer != w.issuer.URL || b.trades[0].ID == "" {
+		t.Fatalf("recorded %+v", b.trades)
 	}
-	if l := b.claims[0]; l.ID == "" || l.ID != claims.ID || l.Subject != claims.Subject || !l.Expires.Equal(*claims.Expires) ||
+	if l := b.trades[0].Claims; l.ID == "" || l.ID != claims.ID || l.Subject != claims.Subject || !l.Expires.Equal(*claims.Expires) ||
 		l.Caches.For("system") != claims.Caches.For("system") {
 		t.Errorf("listed %+v, given %+v", l, claims)
 	}
 	w.post(form("not a token"))
-	if len(b.claims) != 1 {
-		t.Error("a refused token was listed")
+	if len(b.trades) != 1 {
+		t.Error("a refused token was recorded")
 	}
 }
 
 // The attack: tokens that nobody can find to revoke, got while the database was in trouble.
 func TestTokenThatCannotBeListedIsNotGiven(t *testing.T) {
 	w := newWorld(t, infra())
-	w.Issued = &book{err: errors.New("disk is full")}
+	w.Book = (&book{err: errors.New("disk is full")}).trade
 	rec := w.post(form(w.issuer.Token(audience)))
 	if rec.Code != http.StatusInternalServerError || strings.Contains(rec.Body.String(), "access_token") || strings.Contains(rec.Body.String(), "disk") {
 		t.Errorf("got %d %s", rec.Code, rec.Body)

@@ -7,14 +7,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/org/attic-action/internal/token"
+	"github.com/org/attic-action/internal/exchange"
 	"github.com/org/attic-action/internal/trust"
 )
-
-// issueFunc is what lists tokens, as a function.
-type issueFunc func()
-
-func (f issueFunc) Issue(context.Context, token.Claims, []string) error { f(); return nil }
 
 func compiled(t *testing.T, w *world, policies ...trust.Policy) *trust.Set {
 	t.Helper()
@@ -56,18 +51,22 @@ func TestPolicyRemovedWhileATokenIsMade(t *testing.T) {
 	w := newWorld(t)
 	set := compiled(t, w, infra())
 	w.Policies = func(context.Context) (*trust.Set, error) { return set, nil }
-	w.Issued = issueFunc(func() { set = compiled(t, w, reader()) })
+	w.Book = func(context.Context, exchange.Trade) error {
+		set = compiled(t, w, reader())
+		return nil
+	}
 	got := w.send(request(form(w.issuer.Token(audience)).Encode()))
 	if got.Code != http.StatusBadRequest || strings.Contains(got.Body.String(), "access_token\"") || !strings.Contains(w.log.String(), "policies changed") {
 		t.Errorf("status %d: %s", got.Code, got.Body)
 	}
 	// A change that leaves this grant alone is none.
 	set = compiled(t, w, infra())
-	w.Issued = issueFunc(func() {
+	w.Book = func(context.Context, exchange.Trade) error {
 		other := infra()
 		other.Name, other.RepositoryID, other.Repository = "other", 5, ""
 		set = compiled(t, w, infra(), other)
-	})
+		return nil
+	}
 	if got := w.send(request(form(w.issuer.Token(audience)).Encode())); got.Code != http.StatusOK {
 		t.Errorf("another policy was added: status %d: %s", got.Code, got.Body)
 	}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/org/attic-action/internal/trust"
@@ -42,6 +43,12 @@ func (r *Refusal) about(claims map[string]any) *Refusal {
 // fits adds that the caller is one of those whom policies let in.
 func (r *Refusal) fits(grants []trust.Grant) *Refusal {
 	r.policy = policyNames(grants)
+	return r
+}
+
+// fitting is fits by names.
+func (r *Refusal) fitting(policies []string) *Refusal {
+	r.policy = strings.Join(policies, ", ")
 	return r
 }
 

@@ -1,6 +1,8 @@
 // Package issued remembers the tokens that this server made, and takes them back.
 //
-//	exchange, make-token ── Issue ──► issued_tokens    listed before anybody has it
+//	exchange ────────────── Trade ──► issued_tokens    listed before anybody has it,
+//	                                  seen_tokens      in one step with the ID token's use
+//	make-token ──────────── Add ────► issued_tokens
 //	token revoke ────────── Revoke ─► revoked_tokens   one number goes up
 //	every request ───────── Revoked: a set in memory
 //	                          │ older than a second: has the number changed?
@@ -49,9 +51,35 @@ type revoked struct {
 	asked  time.Time // before the database was asked
 }
 
-// Issue lists a token that is about to be signed with these claims, which have an
-// ID. policies are those that granted it; none means that it is made by hand.
-func (g *Register) Issue(ctx context.Context, c token.Claims, policies []string) error {
+// Used is an ID token that is traded in.
+type Used struct {
+	Issuer, ID string
+	Until      time.Time // when nobody would accept it any more
+}
+
+// ErrUsed says that an ID token was traded in before.
+var ErrUsed = errors.New("the ID token was used before")
+
+// Trade lists a token that is about to be signed with these claims, which have an ID,
+// and notes that the ID token it is given for is used: both, or neither. A crash leaves
+// no token that nobody can list, and uses up no ID token for nothing. policies are those
+// that granted it.
+func (g *Register) Trade(ctx context.Context, used Used, c token.Claims, policies []string) error {
+	t := listed(c, policies)
+	return g.DB.Update(ctx, func(tx *meta.Tx) error {
+		err := tx.SeenToken(used.Issuer, used.ID, used.Until)
+		if errors.Is(err, meta.ErrExists) {
+			return ErrUsed
+		}
+		if err != nil {
+			return err
+		}
+		return tx.IssueToken(&t)
+	})
+}
+
+// listed is how the register keeps a token.
+func listed(c token.Claims, policies []string) meta.IssuedToken {
 	t := meta.IssuedToken{ID: c.ID, Subject: c.Subject, Policies: policies, Caches: Caches(c.Caches)}
 	if c.Expires != nil {
 		t.Expires = *c.Expires
@@ -59,7 +87,7 @@ func (g *Register) Issue(ctx context.Context, c token.Claims, policies []string)
 	if c.IssuedAt != nil {
 		t.Issued = *c.IssuedAt
 	}
-	return g.Add(ctx, t)
+	return t
 }
 
 // Add lists a token that was made by a command.

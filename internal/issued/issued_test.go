@@ -32,7 +32,7 @@ func issue(t *testing.T, g *issued.Register, id, sub string, policies ...string)
 	if err := c.Caches.Add("main", token.Pull|token.Push); err != nil {
 		t.Fatal(err)
 	}
-	if err := g.Issue(t.Context(), c, policies); err != nil {
+	if err := g.Trade(t.Context(), issued.Used{Issuer: "https://issuer", ID: "of " + id, Until: exp}, c, policies); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -159,4 +159,39 @@ func TestRegisterIsSafeForConcurrentUse(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// The attack: one ID token for two access tokens, the second after a crash or at another server; and its
+// mirror, an ID token that is used up while nobody has anything for it.
+func TestTradeIsOneStep(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "db")
+	g := open(t, file)
+	until := time.Now().Add(time.Hour)
+	trade := func(g *issued.Register, idToken, jti string) error {
+		c := token.Claims{ID: jti, Subject: "s", Expires: &until}
+		return g.Trade(t.Context(), issued.Used{Issuer: "i", ID: idToken, Until: until}, c, []string{"p"})
+	}
+	if err := trade(g, "one", "first"); err != nil {
+		t.Fatal(err)
+	}
+	// What cannot be listed uses nothing up: the jti is taken, then one that is none.
+	for _, jti := range []string{"first", "not an id"} {
+		if err := trade(g, "two", jti); err == nil || errors.Is(err, issued.ErrUsed) {
+			t.Errorf("token %q was listed: %v", jti, err)
+		}
+	}
+	// What is used lists nothing, here and at another server.
+	other := open(t, file)
+	for _, g := range []*issued.Register{g, other} {
+		if err := trade(g, "one", "second"); !errors.Is(err, issued.ErrUsed) {
+			t.Errorf("got %v, want ErrUsed", err)
+		}
+	}
+	if err := trade(other, "two", "third"); err != nil {
+		t.Errorf("the ID token was used up by what failed: %v", err)
+	}
+	list, err := g.List(t.Context(), true)
+	if want := []string{"first", "third"}; err != nil || !slices.Equal(ids(list), want) {
+		t.Errorf("listed %v, want %v (%v)", ids(list), want, err)
+	}
 }

@@ -47,7 +47,7 @@ func (w *wary) issue(t *testing.T, id string, perm token.Perm) string {
 	if err := claims.Caches.Add("*", perm); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.register.Issue(t.Context(), claims, []string{"infra"}); err != nil {
+	if err := w.register.Trade(t.Context(), issued.Used{Issuer: "https://issuer", ID: claims.ID, Until: *claims.Expires}, claims, []string{"infra"}); err != nil {
 		t.Fatal(err)
 	}
 	jwt, err := w.Authority.Sign(claims)
