@@ -97,6 +97,9 @@ func (p *program) openHere(ctx context.Context, cfg *config.Server, log *slog.Lo
 	if cfg.Database.File == ":memory:" {
 		return nil, fmt.Errorf("the database is in memory and no server listens on %s", adminSocket(cfg))
 	}
+	if err := becomeOwner(cfg); err != nil {
+		return nil, err
+	}
 	if err := ensureSecret(cfg); err != nil {
 		return nil, err
 	}

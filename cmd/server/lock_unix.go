@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -20,11 +21,11 @@ func lockData(database string) (*os.File, error) {
 		return nil, nil
 	}
 	if err := os.MkdirAll(filepath.Dir(database), 0o700); err != nil {
-		return nil, fmt.Errorf("make data directory: %w", err)
+		return nil, unwritable(database, fmt.Errorf("make data directory: %w", err))
 	}
 	f, err := os.OpenFile(database+".lock", os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("lock database: %w", err)
+		return nil, unwritable(database, fmt.Errorf("lock database: %w", err))
 	}
 	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
@@ -35,4 +36,14 @@ func lockData(database string) (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// unwritable says who lacks the right to write where, which is what goes wrong first on
+// a new machine.
+func unwritable(database string, err error) error {
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	return configError{hintError{err, fmt.Sprintf("this runs as user %d, who must own what lies in %s: chown -R %[1]d %[2]s",
+		os.Geteuid(), shellQuote(filepath.Dir(database)))}}
 }

@@ -9,7 +9,8 @@
 // for Attic.
 //
 // It exits 0 when it was asked to stop, 1 with one line when it could not do
-// its work, and 2 when it was called the wrong way.
+// its work, 2 when it was called the wrong way, and 78 when the configuration has
+// to be changed first, so that a supervisor knows that trying again is no use.
 package main
 
 import (
@@ -33,7 +34,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// A second signal ends the program at once.
 	context.AfterFunc(ctx, stop)
-	p := &program{args: os.Args, getenv: os.Getenv, stdout: os.Stdout, stderr: os.Stderr}
+	p := &program{args: os.Args, getenv: os.Getenv, environ: os.Environ, stdout: os.Stdout, stderr: os.Stderr}
 	os.Exit(p.run(ctx))
 }
 
@@ -41,6 +42,7 @@ func main() {
 type program struct {
 	args           []string
 	getenv         func(string) string
+	environ        func() []string // for misspelt variables; nil: not looked for
 	stdout, stderr io.Writer
 
 	listening func(addr string) // tests learn the port here; may be nil
@@ -53,6 +55,12 @@ type program struct {
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
+
+// configError is a configuration that no second try will make better: exit status
+// 78, EX_CONFIG of sysexits.h, for systemd's RestartPreventExitStatus.
+type configError struct{ error }
+
+func (e configError) Unwrap() error { return e.error }
 
 // hintError has a second line that says what to do.
 type hintError struct {
@@ -73,8 +81,12 @@ func (p *program) run(ctx context.Context) int {
 		fmt.Fprintf(p.stderr, "hint: %s\n", hint.hint)
 	}
 	var usage usageError
-	if errors.As(err, &usage) || strings.HasPrefix(err.Error(), "unknown command ") {
+	var config configError
+	switch {
+	case errors.As(err, &usage) || strings.HasPrefix(err.Error(), "unknown command "):
 		return 2
+	case errors.As(err, &config):
+		return 78
 	}
 	return 1
 }
@@ -93,7 +105,7 @@ Without anything configured it serves on 127.0.0.1:8080, keeps everything under
 finish what is in flight, within 25 seconds.
 
 Exit codes: 0 stopped as asked; 1 an error, in one line; 2 the command line is
-wrong.`
+wrong; 78 the configuration is wrong, or the secrets, and trying again is no use.`
 
 func (p *program) command() *cobra.Command {
 	name := strings.TrimSuffix(filepath.Base(p.args[0]), ".exe")

@@ -1,9 +1,9 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
-	"database/sql"
 	"encoding/base64"
 	"encoding/json"
 	"io"
@@ -196,7 +196,7 @@ func TestWrongCallsExit2WithOneLine(t *testing.T) {
 	}
 }
 
-func TestTroubleExits1WithOneLineAndAHint(t *testing.T) {
+func TestTroubleHasItsExitCodeOneLineAndAHint(t *testing.T) {
 	dir := t.TempDir()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -214,48 +214,22 @@ func TestTroubleExits1WithOneLineAndAHint(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		args []string
+		code int
 		want string
 	}{
-		{"port in use", []string{"--data", filepath.Join(dir, "a"), "--listen", ln.Addr().String()}, "the address is in use"},
-		{"no such configuration", []string{"-f", filepath.Join(dir, "none.toml")}, "none.toml"},
-		{"broken configuration", []string{"-f", broken}, "broken.toml"},
-		{"data is a file", []string{"--data", file, "--listen", "127.0.0.1:0"}, "not a directory"},
-		{"collector", []string{"--data", filepath.Join(dir, "b"), "--mode", "garbage-collector-once"}, "does not collect garbage yet"},
+		// 78: a supervisor need not try again.
+		{"port in use", []string{"--data", filepath.Join(dir, "a"), "--listen", ln.Addr().String()}, 1, "the address is in use"},
+		{"no such configuration", []string{"-f", filepath.Join(dir, "none.toml")}, 78, "none.toml"},
+		{"broken configuration", []string{"-f", broken}, 78, "broken.toml"},
+		{"data is a file", []string{"--data", file, "--listen", "127.0.0.1:0"}, 1, "not a directory"},
+		{"collector", []string{"--data", filepath.Join(dir, "b"), "--mode", "garbage-collector-once"}, 1, "does not collect garbage yet"},
 	} {
 		code, _, stderr := call(t, dir, append([]string{"attic-server"}, c.args...)...)
 		first, rest, _ := strings.Cut(stderr, "\n")
-		if code != 1 || !strings.HasPrefix(first, "attic-server: ") || !strings.Contains(first, c.want) ||
+		if code != c.code || !strings.HasPrefix(first, "attic-server: ") || !strings.Contains(first, c.want) ||
 			rest != "" && (!strings.HasPrefix(rest, "hint: ") || strings.Count(rest, "\n") != 1) {
 			t.Errorf("%s: exit %d, %q", c.name, code, stderr)
 		}
-	}
-}
-
-// Whoever points us at Attic's own database must find it as it was.
-func TestAtticsDatabaseIsLeftAlone(t *testing.T) {
-	dir := t.TempDir()
-	file := writeConfig(t, dir, "")
-	db, err := sql.Open("sqlite", filepath.Join(dir, "server.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := db.Exec("CREATE TABLE object (id INTEGER); CREATE TABLE chunkref (id INTEGER)"); err != nil {
-		t.Fatal(err)
-	}
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
-	}
-	before, err := os.ReadFile(filepath.Join(dir, "server.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	code, _, stderr := call(t, dir, "atticd", "-f", file, "--mode", "monolithic")
-	after, err := os.ReadFile(filepath.Join(dir, "server.db"))
-	if code != 1 || !strings.Contains(stderr, "is a database of Attic") || err != nil || !bytes.Equal(before, after) {
-		t.Errorf("exit %d, %q; the same bytes: %v (%v)", code, stderr, bytes.Equal(before, after), err)
-	}
-	if entries, _ := os.ReadDir(dir); len(entries) != 2 {
-		t.Errorf("something was made beside it: %v", entries)
 	}
 }
 
@@ -273,5 +247,33 @@ func TestWarnsOfPatternsThatNeverDecide(t *testing.T) {
 	_, _, stderr := call(t, t.TempDir(), "attic-server", "make-token", "--sub", "x", "--validity", "1d", "--pull", "*", "--push", "dev-*", "--push", "main")
 	if !strings.Contains(stderr, "--push dev-* has no effect") || strings.Contains(stderr, "main") {
 		t.Errorf("got %q", stderr)
+	}
+}
+
+// Attic's second process is started by a unit or a process group of its own. Ending,
+// with whatever status, it would be started again and again.
+func TestGarbageCollectorWaitsToBeStopped(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	r, w := io.Pipe()
+	defer r.Close()
+	p := &program{args: []string{"atticd", "-f", writeConfig(t, t.TempDir(), ""), "--mode", "garbage-collector"},
+		stdout: io.Discard, stderr: w, getenv: func(string) string { return "" }}
+	code := make(chan int, 1)
+	go func() { code <- p.run(ctx) }()
+	lines := bufio.NewScanner(r)
+	for lines.Scan() && !strings.Contains(lines.Text(), "Waiting to be stopped") {
+		if !strings.Contains(lines.Text(), " warning: ") {
+			t.Errorf("it says %q", lines.Text())
+		}
+	}
+	select {
+	case c := <-code:
+		t.Fatalf("exit %d before it was stopped", c)
+	default:
+	}
+	cancel()
+	if c := <-code; c != 0 {
+		t.Errorf("exit %d", c)
 	}
 }

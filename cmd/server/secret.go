@@ -27,8 +27,8 @@ func ensureSecret(cfg *config.Server) error {
 		return nil
 	}
 	if cfg.Storage.Type != config.Local || cfg.Data == "" {
-		return hintError{errors.New("no token secret is configured"),
-			"set ATTIC_SERVER_TOKEN_HS256_SECRET_BASE64 to the output of: openssl rand -base64 64"}
+		return configError{hintError{errors.New("no token secret is configured"),
+			"set ATTIC_SERVER_TOKEN_HS256_SECRET_BASE64 to the output of: openssl rand -base64 48"}}
 	}
 	file := filepath.Join(cfg.Data, secretFile)
 	keys, err := readSecrets(file)

@@ -23,6 +23,7 @@ import (
 // modes are atticd's.
 var modes = []string{"monolithic", "api-server", "db-migrations", "check-config", "garbage-collector", "garbage-collector-once"}
 
+// load reads the configuration.
 func (p *program) load() (*config.Server, error) {
 	cfg, err := config.Load(config.Options{
 		File:   p.file,
@@ -31,12 +32,17 @@ func (p *program) load() (*config.Server, error) {
 		Data:   p.data,
 	})
 	if err != nil {
-		return nil, err
+		return nil, configError{err}
 	}
+	return cfg, nil
+}
+
+// warnOf tells of the configuration's warnings: where it is checked, and once for each
+// start of a server, but not with every token that somebody makes.
+func (p *program) warnOf(cfg *config.Server) {
 	for _, w := range cfg.Warnings {
 		fmt.Fprintf(p.stderr, "attic-server: warning: %s\n", oneLine(w))
 	}
-	return cfg, nil
 }
 
 func authority(cfg *config.Server) *token.Authority {
@@ -44,7 +50,10 @@ func authority(cfg *config.Server) *token.Authority {
 }
 
 func (p *program) checkConfig(*cobra.Command, []string) error {
-	_, err := p.load()
+	cfg, err := p.load()
+	if err == nil {
+		p.warnOf(cfg)
+	}
 	return err
 }
 
@@ -62,14 +71,17 @@ func (p *program) serve(cmd *cobra.Command, _ []string) error {
 		return err
 	}
 	cfg, err := p.load()
-	if err != nil || p.mode == "check-config" {
+	if err != nil {
 		return err
 	}
-	if strings.HasPrefix(p.mode, "garbage-collector") {
-		return errors.New("--mode " + p.mode + ": this version does not collect garbage yet; nothing was done")
+	if p.warnOf(cfg); p.mode == "check-config" {
+		return nil
 	}
-	if err := ensureSecret(cfg); err != nil {
-		return err
+	switch p.mode {
+	case "garbage-collector":
+		return p.collectNothing(cmd.Context())
+	case "garbage-collector-once":
+		return errors.New("--mode garbage-collector-once: this version does not collect garbage yet; nothing was done")
 	}
 	if p.listen != "" {
 		cfg.Listen = p.listen
@@ -78,6 +90,15 @@ func (p *program) serve(cmd *cobra.Command, _ []string) error {
 		debug.SetGCPercent(50) // the server's live memory is small and its machines are, too
 	}
 	return p.listenAndServe(cmd.Context(), cfg, log)
+}
+
+// collectNothing stands in for Attic's second process. The server itself collects what
+// is to be collected, and holds the database for itself. Ending here, with whatever
+// status, would have a supervisor start it over and over.
+func (p *program) collectNothing(ctx context.Context) error {
+	fmt.Fprintln(p.stderr, "attic-server: --mode garbage-collector: there is nothing for a second process to do: this version deletes nothing. Waiting to be stopped")
+	<-ctx.Done()
+	return nil
 }
 
 func (p *program) logger() (*slog.Logger, error) {
@@ -96,7 +117,7 @@ func (p *program) listenAndServe(ctx context.Context, cfg *config.Server, log *s
 	if err != nil {
 		return err
 	}
-	st, err := openSoon(ctx, cfg, log)
+	st, err := openOwn(ctx, cfg, log)
 	if err != nil {
 		_ = ln.Close() // nothing was accepted
 		return err
@@ -111,6 +132,17 @@ func (p *program) listenAndServe(ctx context.Context, cfg *config.Server, log *s
 		p.listening(ln.Addr().String())
 	}
 	return st.server.Serve(ctx, ln)
+}
+
+// openOwn opens the stack as the owner of the data.
+func openOwn(ctx context.Context, cfg *config.Server, log *slog.Logger) (*stack, error) {
+	if err := becomeOwner(cfg); err != nil {
+		return nil, err
+	}
+	if err := ensureSecret(cfg); err != nil {
+		return nil, err
+	}
+	return openSoon(ctx, cfg, log)
 }
 
 // openSoon opens the stack, and lets a command that has the database finish first.

@@ -3,12 +3,9 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"database/sql"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"net/url"
 	"os"
 	"path/filepath"
 	"time"
@@ -54,9 +51,10 @@ func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *st
 		return nil, fmt.Errorf("storage type %q: this version stores on a local disk only", cfg.Storage.Type)
 	}
 	file := cfg.Database.File
-	if err := checkDatabase(ctx, cfg.Database); err != nil {
+	if err := refuseAttics(ctx, cfg); err != nil {
 		return nil, err
 	}
+	fresh := isFresh(file)
 	if st.lock, err = lockData(file); err != nil {
 		return nil, err
 	}
@@ -64,14 +62,19 @@ func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *st
 	if err != nil {
 		return nil, err
 	}
+	if fresh && cfg.Storage.Type == config.S3 {
+		if err := refuseAtticsBucket(ctx, store, cfg.Storage.Bucket); err != nil {
+			return nil, err
+		}
+	}
 	secrets := cfg.Secrets()
 	if len(secrets) == 0 {
-		return nil, hintError{errors.New("only a public key is configured, so nothing protects the caches' signing keys"),
-			"set ATTIC_SERVER_ROOT_KEY to the output of: openssl rand -base64 32"}
+		return nil, configError{hintError{errors.New("only a public key is configured, so nothing protects the caches' signing keys"),
+			"set ATTIC_SERVER_ROOT_KEY to the output of: openssl rand -base64 32"}}
 	}
 	root, err := seal.Load(ctx, store, secrets, rand.Reader)
 	if errors.Is(err, seal.ErrWrongSecret) {
-		return nil, hintError{err, "the token secret changed: give the old one as [[jwt.previous]] of server.toml, or in ATTIC_SERVER_TOKEN_HS256_SECRET_BASE64_PREVIOUS"}
+		return nil, configError{hintError{err, "the token secret changed: give the old one as [[jwt.previous]] of server.toml, or in ATTIC_SERVER_TOKEN_HS256_SECRET_BASE64_PREVIOUS"}}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("load root key: %w", err)
@@ -129,45 +132,4 @@ func openSpool(cfg *config.Server) (*spool.Dir, error) {
 		return nil, fmt.Errorf("make spool: %w", err)
 	}
 	return &spool.Dir{Path: dir, Budget: 3 << 30, Reserve: spoolReserve}, nil
-}
-
-// checkDatabase refuses a file that is not there and may not be made, and a
-// database of Attic: ours has other tables, and once the data of the two are
-// mixed nobody can tell them apart.
-func checkDatabase(ctx context.Context, d config.Database) error {
-	if d.File == ":memory:" {
-		return nil
-	}
-	_, err := os.Stat(d.File)
-	if errors.Is(err, fs.ErrNotExist) && !d.Create {
-		return hintError{fmt.Errorf("there is no database %s", d.File), "its url needs ?mode=rwc for it to be made"}
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("look at database: %w", err)
-	}
-	if isAttics(ctx, d.File) {
-		return hintError{fmt.Errorf("%s is a database of Attic; nothing in it was touched", d.File),
-			"give another database.url, or another directory with --data"}
-	}
-	return nil
-}
-
-// isAttics looks for Attic's tables. Whatever else is wrong with the file,
-// opening it will say.
-func isAttics(ctx context.Context, file string) bool {
-	if abs, err := filepath.Abs(file); err == nil {
-		file = abs
-	}
-	// immutable: not even a WAL file is made beside it.
-	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: file}).EscapedPath()+"?mode=ro&immutable=1")
-	if err != nil {
-		return false
-	}
-	defer db.Close()
-	var n int
-	err = db.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN ('object', 'chunkref')").Scan(&n)
-	return err == nil && n == 2
 }
