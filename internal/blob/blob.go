@@ -83,6 +83,13 @@ type Store interface {
 	Lister
 }
 
+// Presigner is a Store whose objects can be fetched by whoever has a URL, by GET
+// and not by HEAD, until life has passed. Nothing is asked of the store: the URL
+// of an object that is not there is as good as any.
+type Presigner interface {
+	Presign(ctx context.Context, key string, life time.Duration) (url string, err error)
+}
+
 // Bytes makes a Source of bytes in memory.
 func Bytes(b []byte) Source { return bytes.NewReader(b) }
 

@@ -17,7 +17,7 @@ const module = "github.com/org/attic-action/"
 var floors = [][]string{
 	{"internal/nix", "internal/spool", "internal/jsonscan", "internal/audit", "internal/limit", "internal/peer", "internal/admin", "internal/budget", "internal/chores"},
 	{"internal/nar", "internal/chunk", "internal/blob"},
-	{"internal/pack", "internal/blob/disk", "internal/seal", "internal/token"},
+	{"internal/pack", "internal/blob/disk", "internal/blob/s3", "internal/seal", "internal/token"},
 	{"internal/ledger", "internal/api", "internal/trust", "internal/github", "internal/github/repo", "internal/report"},
 	{"internal/meta", "internal/oidc", "internal/nixcli", "internal/config"},
 	{"internal/depot", "internal/exchange", "internal/client", "internal/issued", "internal/trustbook"},
@@ -29,7 +29,7 @@ var floors = [][]string{
 // tools are programs and helpers of tests; they may import anything, and nothing that ships imports
 // them.
 var tools = []string{
-	"internal/bench", "internal/blob/blobtest", "internal/oidctest", "internal/oidctest/issuer",
+	"internal/bench", "internal/blob/blobtest", "internal/blob/s3test", "internal/oidctest", "internal/oidctest/issuer",
 	"internal/server/servertest", "internal/layout", "internal/e2e",
 }
 
