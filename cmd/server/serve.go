@@ -26,10 +26,11 @@ var modes = []string{"monolithic", "api-server", "db-migrations", "check-config"
 // load reads the configuration.
 func (p *program) load() (*config.Server, error) {
 	cfg, err := config.Load(config.Options{
-		File:   p.file,
-		Base64: p.getenv("ATTIC_SERVER_CONFIG_BASE64"),
-		Getenv: p.getenv,
-		Data:   p.data,
+		File:    p.file,
+		Base64:  p.getenv("ATTIC_SERVER_CONFIG_BASE64"),
+		Getenv:  p.getenv,
+		Environ: p.environ,
+		Data:    p.data,
 	})
 	if err != nil {
 		return nil, configError{err}

@@ -8,8 +8,8 @@
 //	[oidc] [[oidc.issuer]] [[trust]]                     ours
 //	trusted-proxies [limits] [audit]                     ours
 //
-// A file written for Attic works as it is. What has another meaning here, or
-// none, is told by a warning and never refused; what cannot be meant is an error
+// A file written for Attic works as it is (testdata/attic). What has another meaning
+// here, or none, is told by a warning and never refused; what cannot be meant is an error
 // that names the file, the line, the key and what to write in its place. Nothing
 // but the file itself is read or made: check-config runs in sandboxes where the
 // database and the secrets are not.

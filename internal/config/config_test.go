@@ -91,7 +91,8 @@ func TestTypicalFile(t *testing.T) {
 	if s.OIDC.Audience != "https://cache.example.org" || len(s.OIDC.Issuers) != 1 || s.OIDC.Issuers[0].URL != trust.GitHub {
 		t.Errorf("oidc: %+v", s.OIDC)
 	}
-	if len(s.Warnings) != 1 || !strings.HasPrefix(s.Warnings[0], "server.toml:10: key chunking.nar-size-threshold: has no use") {
+	if len(s.Warnings) != 2 || !strings.HasPrefix(s.Warnings[0], "server.toml:10: key chunking.nar-size-threshold: has no use") ||
+		!strings.HasPrefix(s.Warnings[1], "server.toml:16: key garbage-collection: has no use yet") {
 		t.Errorf("warnings: %q", s.Warnings)
 	}
 }
@@ -424,13 +425,13 @@ jwks-file = "keys.json"
 }
 
 func TestUnknownKeysInAtticsTablesAreWarnings(t *testing.T) {
-	s, err := load(t, "[compression]\ntype = \"zstd\"\nlevle = 3\n[storage]\ntype = \"local\"\npath = \"/s\"\nprefix = { a = 1, b = 2 }\n", env())
+	s, err := load(t, "[compression]\ntype = \"zstd\"\nlevle = 3\n[database]\nurl = \"sqlite://s?mode=rwc\"\npool = { a = 1, b = 2 }\n", env())
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := []string{
 		"server.toml:3: key compression.levle: there is no such key; did you mean level?; it is ignored",
-		"server.toml:7: key storage.prefix: there is no such key; it is ignored",
+		"server.toml:6: key database.pool: there is no such key; [database] has url, heartbeat; it is ignored",
 	}
 	if strings.Join(s.Warnings, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got %q", s.Warnings)

@@ -104,6 +104,7 @@ type builder struct {
 	file     file
 	keysAt   []keyAt
 	getenv   func(string) string
+	environ  func() []string // nil: unknown
 	data     string
 	warnings []string
 }

@@ -19,6 +19,9 @@ func (b *builder) keys(*Server) error {
 		unknown[k.key] = true
 		table, _, _ := strings.Cut(stripIndices(k.key), ".")
 		hint, spelling := suggest(parent, name)
+		if hint == "" && parent != "" {
+			hint = "; [" + stripIndices(parent) + "] has " + strings.Join(fields(typeOf(parent)), ", ")
+		}
 		if parent == "" || table == "trust" || table == "oidc" || table == "cache-rules" || table == "limits" || table == "audit" || spelling {
 			return b.wrong(k.key, "there is no such key%s", hint)
 		}

@@ -53,14 +53,10 @@ type fileAudit struct {
 	Keep    *int64  `toml:"keep"`
 }
 
-// envFly is set on machines of fly.io. Nothing but its proxy, and the machines of the
-// same organisation, can connect there.
-const envFly = "FLY_APP_NAME"
-
 // peers reads whose word counts for where a request comes from.
 func (b *builder) peers(s *Server) error {
 	if b.file.TrustedProxies == nil {
-		if b.getenv(envFly) != "" {
+		if b.onFly() {
 			s.Peers.Header = peer.FlyHeader
 		}
 		return nil

@@ -20,7 +20,10 @@ type Options struct {
 	File   string              // -f; comes before everything else
 	Base64 string              // of a whole file; if empty, ATTIC_SERVER_CONFIG_BASE64
 	Getenv func(string) string // nil: an empty environment
-	Data   string              // --data
+	// Environ lists the environment as os.Environ does, for variables that are ours by
+	// name and nobody reads; nil: they are not looked for.
+	Environ func() []string
+	Data    string // --data
 }
 
 // Load reads the configuration: Options.File, else the base64 text, else
@@ -40,7 +43,7 @@ func Load(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.getenv, b.data = o.Getenv, o.Data
+	b.getenv, b.environ, b.data = o.Getenv, o.Environ, o.Data
 	return b.server()
 }
 
@@ -131,10 +134,10 @@ func (b *builder) server() (*Server, error) {
 		Chunking:         chunk.DefaultParams,
 		NARSizeThreshold: defaultThreshold,
 	}
-	if b.name == "" {
+	if b.name == "" && !b.onFly() {
 		s.Listen = outOfBoxListen
 	}
-	for _, part := range []func(*Server) error{b.keys, b.http, b.database, b.storage, b.chunking, b.compression, b.gc, b.jwt, b.rootKey, b.oidc, b.trust, b.rules, b.peers, b.limits, b.audit} {
+	for _, part := range []func(*Server) error{b.keys, b.http, b.database, b.storage, b.chunking, b.compression, b.gc, b.jwt, b.rootKey, b.oidc, b.trust, b.rules, b.peers, b.limits, b.audit, b.unused, b.misspelt} {
 		if err := part(s); err != nil {
 			return nil, err
 		}

@@ -34,6 +34,9 @@ func (b *builder) http(s *Server) error {
 		}
 		*e.to = endpoint
 	}
+	if b.file.APIEndpoint == nil {
+		s.APIEndpoint = b.flyEndpoint()
+	}
 	if n := b.file.MaxNarInfoSize; n != nil {
 		if *n < 0 {
 			return b.wrong("max-nar-info-size", "%d is negative", *n)
@@ -74,6 +77,8 @@ const (
 
 	// envPrevious at the end of a key's variable makes it a list of previous keys.
 	envPrevious = "_PREVIOUS"
+	// envOurs begins all of them.
+	envOurs = "ATTIC_SERVER_"
 )
 
 // database finds the database, and with it the data directory.
