@@ -26,13 +26,23 @@ func (tx *Tx) InsertPack(p *Pack, entries []pack.Entry) error {
 		if e.Kind != chunk.Chunk {
 			continue
 		}
-		_, err := tx.exec(`INSERT INTO chunks (hash, pack_id, entry, size, raw) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (hash, pack_id) DO NOTHING`,
-			e.ID[:], p.ID, i, e.Size, e.Raw)
-		if err != nil {
+		if err := tx.insertChunk(p.ID, i, e); err != nil {
 			return fmt.Errorf("insert pack %s: entry %d: %w", p.Key, i, err)
 		}
 	}
 	return nil
+}
+
+// insertChunk notes a place: in the chunk's row if it has none yet, else as a copy.
+func (tx *Tx) insertChunk(packID int64, entry int, e pack.Entry) error {
+	args := []any{e.ID[:], packID, entry, e.Size, e.Raw}
+	n, err := tx.exec(`INSERT INTO chunks (hash, pack_id, entry, size, raw) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (hash) DO NOTHING`, args...)
+	if err != nil || n > 0 {
+		return err
+	}
+	_, err = tx.exec(`INSERT INTO copies (hash, pack_id, entry, size, raw) SELECT $1, $2, $3, $4, $5
+		WHERE NOT EXISTS (SELECT 1 FROM chunks WHERE hash = $1 AND pack_id = $2) ON CONFLICT (pack_id, hash) DO NOTHING`, args...)
+	return err
 }
 
 // Pack reads a pack, whoever may see it.

@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"cmp"
 	"regexp"
 	"strings"
 	"testing"
@@ -49,6 +50,7 @@ func TestUnknownIsLookedUpLikeInvisible(t *testing.T) {
 	db := open(t, Options{})
 	for name, query := range map[string]string{"Locate": locate, "FindNARs": findNARs, "FindPack": findPack} {
 		var left int
+		want := map[string]int{"Locate": 4}[name] // the row and the copy
 		var plan []string
 		update(t, db, func(tx *Tx) error {
 			args := make([]any, strings.Count(query, "$"))
@@ -63,8 +65,8 @@ func TestUnknownIsLookedUpLikeInvisible(t *testing.T) {
 				return err
 			})
 		})
-		if left != 2 {
-			t.Errorf("%s: %d left joins in the plan, want that of the thing and that of who sees it:\n%s", name, left, strings.Join(plan, "\n"))
+		if want = cmp.Or(want, 2); left != want {
+			t.Errorf("%s: %d left joins in the plan, want %d, those of the thing and those of who sees it:\n%s", name, left, want, strings.Join(plan, "\n"))
 		}
 	}
 }

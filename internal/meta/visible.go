@@ -13,23 +13,55 @@ import (
 // maxEntry bounds the bitmaps: a pack has fewer entries.
 const maxEntry = 1 << 24
 
-// locate asks for every id the same: its places, and for each place what each
-// cache sees of the pack. An unknown chunk is asked for in pack 0, which never
-// exists, so that it costs as many look-ups as one that lies where the asker may
-// not see. With an inner join the unknown one would be answered sooner, and a
-// clock would tell who else has a chunk (design §4). coalesce(v.cache_id, -1)
-// keeps the planner from making an inner join of it.
-const locate = `WITH k AS MATERIALIZED (SELECT key AS rank, value AS id FROM json_each($3))
-	SELECT o.i, k.rank, k.id, c.pack_id, c.entry, c.size, c.raw, v.bits IS NULL, v.bits
-	FROM ` + batchFrom + `
+// locate does the same work for every id and cache, in three steps:
+//
+//	the chunk's row                 in chunks, 0 or 1
+//	the copy that the cache uses    in shown_copies, 0 or 1
+//	what the cache sees of each     in visible
+//
+// What is nowhere is asked for in pack 0, which never exists, so that it costs as
+// many look-ups as what lies where the asker may not see, be it in one pack or in a
+// hundred. With an inner join, or with a row for each pack that has the chunk, a
+// clock would tell who else has it (design §4). coalesce(…, -1) keeps the planner
+// from making inner joins of these.
+const (
+	locateJoin = ` FROM ` + batchFrom + `
 	LEFT JOIN chunks c ON c.hash = ` + batchBlob + `
 	CROSS JOIN k
+	LEFT JOIN shown_copies d ON d.cache_id = k.id AND d.hash = ` + batchBlob + `
 	LEFT JOIN visible v ON v.cache_id = k.id AND v.pack_id = coalesce(c.pack_id, 0) AND (v.until IS NULL OR v.until > $4)
-	WHERE o.i < $2 AND coalesce(v.cache_id, -1) >= 0`
+	LEFT JOIN visible w ON w.cache_id = k.id AND w.pack_id = coalesce(d.pack_id, 0) AND (w.until IS NULL OR w.until > $4)
+	WHERE o.i < $2`
+	locateCaches = `WITH k AS MATERIALIZED (SELECT key AS rank, value AS id FROM json_each($3)) `
+	locate       = locateCaches + `SELECT o.i, k.rank, k.id,
+	coalesce(v.cache_id, 0), c.pack_id, c.entry, c.size, c.raw, v.bits IS NULL, v.bits,
+	coalesce(w.cache_id, 0), d.pack_id, d.entry, d.size, d.raw, w.bits IS NULL, w.bits` + locateJoin + `
+	AND (coalesce(v.cache_id, -1) >= 0 OR coalesce(w.cache_id, -1) >= 0)`
+)
+
+// offer is a place as a row of locate has it; without a cache there is none.
+type offer struct {
+	cache            int64
+	pack             *int64
+	entry, size, raw *int64
+	whole            bool // asked for on its own: the driver reads an empty bitmap as nil
+	bits             []byte
+}
+
+func (o *offer) dest() []any {
+	return []any{&o.cache, &o.pack, &o.entry, &o.size, &o.raw, &o.whole, &o.bits}
+}
+
+// place is the zero Place when the cache does not see it.
+func (o *offer) place() Place {
+	if o.cache == 0 || !o.whole && !sees(o.bits, int32(*o.entry)) {
+		return Place{}
+	}
+	return Place{Found: true, Cache: o.cache, Pack: *o.pack, Entry: int32(*o.entry), Size: uint32(*o.size), Raw: uint32(*o.raw)}
+}
 
 // Locate finds for each id, in order, a place that one of the caches may see at
-// present; of several the one through the earliest cache of the list, then the
-// oldest pack. An id without one has the zero Place, be it unknown or invisible.
+// present; of several the one through the earliest cache of the list. An id without one has the zero Place, be it unknown or invisible.
 func (tx *Tx) Locate(caches []int64, ids []chunk.ID) ([]Place, error) {
 	places := make([]Place, len(ids))
 	ranks := make([]int, len(ids))
@@ -44,16 +76,17 @@ func (tx *Tx) Locate(caches []int64, ids []chunk.ID) ([]Place, error) {
 			keys = append(keys, ids[i][:]...)
 		}
 		err := tx.each(locate, []any{keys, len(part), list, now}, func(scan func(...any) error) error {
-			p := Place{Found: true}
 			var i, rank int
-			var whole bool // asked for on its own: the driver reads an empty bitmap as nil
-			var bits []byte
-			if err := scan(&i, &rank, &p.Cache, &p.Pack, &p.Entry, &p.Size, &p.Raw, &whole, &bits); err != nil {
+			var id int64
+			var first, other offer
+			if err := scan(slices.Concat([]any{&i, &rank, &id}, first.dest(), other.dest())...); err != nil {
 				return err
 			}
 			old, best := &places[part[i]], &ranks[part[i]]
-			if (whole || sees(bits, p.Entry)) && (!old.Found || rank < *best || rank == *best && p.Pack < old.Pack) {
-				*old, *best = p, rank
+			for _, p := range []Place{first.place(), other.place()} {
+				if p.Found && (!old.Found || rank < *best) {
+					*old, *best = p, rank
+				}
 			}
 			return nil
 		})
@@ -97,21 +130,23 @@ func (tx *Tx) show(cacheID, packID int64, entries []int32, until time.Time) erro
 	if entries != nil && len(entries) == 0 {
 		return nil
 	}
-	bits, err := bitmap(entries)
+	asked, err := bitmap(entries)
 	if err != nil {
 		return err
 	}
-	var oldBits []byte
+	var old []byte
 	var oldUntil *int64
-	end := later(until)
+	bits, end := asked, later(until)
+	news := func(entry int32) bool { return asked == nil || sees(asked, entry) }
 	err = tx.one("SELECT bits, until FROM visible WHERE cache_id = $1 AND pack_id = $2 AND (until IS NULL OR until > $3)",
-		[]any{cacheID, packID, stamp(tx.now)}, &oldBits, &oldUntil)
+		[]any{cacheID, packID, stamp(tx.now)}, &old, &oldUntil)
 	switch {
 	case errors.Is(err, ErrNotFound):
 	case err != nil:
 		return err
 	default:
-		bits = unite(bits, oldBits)
+		news = func(entry int32) bool { return old != nil && !sees(old, entry) && (asked == nil || sees(asked, entry)) }
+		bits = unite(asked, old)
 		if oldUntil == nil || end != nil && *oldUntil > stamp(until) {
 			end = oldUntil
 		}
@@ -119,7 +154,50 @@ func (tx *Tx) show(cacheID, packID int64, entries []int32, until time.Time) erro
 	_, err = tx.exec(`INSERT INTO visible (cache_id, pack_id, bits, until) VALUES ($1, $2, $3, $4)
 		ON CONFLICT (cache_id, pack_id) DO UPDATE SET bits = excluded.bits, until = excluded.until`,
 		cacheID, packID, bits, end)
-	return err
+	if err != nil {
+		return err
+	}
+	return tx.useCopies(cacheID, packID, news)
+}
+
+// useCopies has a cache find the chunks that a pack has copies of, in the entries
+// that are news to it. A copy that it sees elsewhere stays the one that it uses.
+func (tx *Tx) useCopies(cacheID, packID int64, news func(entry int32) bool) error {
+	type row struct {
+		hash             []byte
+		entry, size, raw int64
+	}
+	var copies []row
+	err := tx.each("SELECT hash, entry, size, raw FROM copies WHERE pack_id = $1", []any{packID}, func(scan func(...any) error) error {
+		var c row
+		err := scan(&c.hash, &c.entry, &c.size, &c.raw)
+		if err == nil && news(int32(c.entry)) {
+			copies = append(copies, c)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, c := range copies {
+		var used offer
+		err := tx.one(`SELECT v.cache_id, d.pack_id, d.entry, d.size, d.raw, v.bits IS NULL, v.bits FROM shown_copies d
+			JOIN visible v ON v.cache_id = d.cache_id AND v.pack_id = d.pack_id AND (v.until IS NULL OR v.until > $3)
+			WHERE d.cache_id = $1 AND d.hash = $2`, []any{cacheID, c.hash, stamp(tx.now)}, used.dest()...)
+		if err != nil && !isNotFound(err) {
+			return err
+		}
+		if used.place().Found {
+			continue
+		}
+		_, err = tx.exec(`INSERT INTO shown_copies (cache_id, hash, pack_id, entry, size, raw) VALUES ($1, $2, $3, $4, $5, $6)
+			ON CONFLICT (cache_id, hash) DO UPDATE SET pack_id = excluded.pack_id, entry = excluded.entry, size = excluded.size, raw = excluded.raw`,
+			cacheID, c.hash, packID, c.entry, c.size, c.raw)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // bitmap sets a bit for each entry. The result is nil, the whole pack, only when
@@ -141,7 +219,7 @@ func bitmap(entries []int32) ([]byte, error) {
 	return bits, nil
 }
 
-// unite joins two bitmaps into one of them, where nil is all bits.
+// unite joins two bitmaps, where nil is all bits.
 func unite(a, b []byte) []byte {
 	if a == nil || b == nil {
 		return nil
@@ -149,6 +227,7 @@ func unite(a, b []byte) []byte {
 	if len(a) < len(b) {
 		a, b = b, a
 	}
+	a = bytes.Clone(a)
 	for i := range b {
 		a[i] |= b[i]
 	}

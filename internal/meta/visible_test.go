@@ -1,8 +1,12 @@
 package meta
 
 import (
+	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -83,11 +87,11 @@ func TestLocatePrefersCachesInTheirOrder(t *testing.T) {
 	p1, p2, p3 := newPack(t, db, "1", "x"), newPack(t, db, "2", "x"), newPack(t, db, "3", "x")
 	show(t, db, a, p1, nil, time.Time{})
 	show(t, db, b, p3, nil, time.Time{})
-	show(t, db, b, p2, nil, time.Time{})
+	show(t, db, b, p2, nil, time.Time{}) // it has one in use
 	view(t, db, func(tx *Tx) error {
 		ab, err1 := tx.Locate([]int64{a.ID, b.ID}, []chunk.ID{sum("x")})
 		ba, err2 := tx.Locate([]int64{b.ID, a.ID}, []chunk.ID{sum("x")})
-		if ab[0].Pack != p1 || ab[0].Cache != a.ID || ba[0].Pack != p2 || ba[0].Cache != b.ID {
+		if ab[0].Pack != p1 || ab[0].Cache != a.ID || ba[0].Pack != p3 || ba[0].Cache != b.ID {
 			t.Errorf("got %+v and %+v", ab, ba)
 		}
 		return errors.Join(err1, err2)
@@ -215,5 +219,130 @@ func TestLocateAsksOnceForWhatIsRepeated(t *testing.T) {
 		if want := "101"[i%3]; got[i] != want {
 			t.Fatalf("chunk %d: %c, want %c", i, got[i], want)
 		}
+	}
+}
+
+// The attack: asking for one chunk ten thousand times, to see whether one cache has it or many do. What is
+// looked up is counted here, for a clock would not be a test.
+func TestLocateDoesTheSameWorkForUnknownAndInvisible(t *testing.T) {
+	db := open(t, Options{})
+	asker, friend := newCache(t, db, "asker"), newCache(t, db, "friend")
+	for i := range 20 {
+		names := []string{"in many"}
+		if i == 0 {
+			names = append(names, "in one")
+		}
+		show(t, db, newCache(t, db, fmt.Sprint("other-", i)), newPack(t, db, fmt.Sprint(i), names...), nil, time.Time{})
+	}
+	for _, caches := range [][]int64{{asker.ID}, {asker.ID, friend.ID}} {
+		for _, name := range []string{"unknown", "in one", "in many"} {
+			if got := found(t, db, caches, name); got != "0" {
+				t.Fatalf("%s: %s", name, got)
+			}
+			id := sum(name)
+			var rows int
+			view(t, db, func(tx *Tx) error {
+				// What the joins hand on before anything is left out: a row for each cache, each after as many look-ups.
+				return tx.each(locateCaches+"SELECT k.id, coalesce(c.pack_id, 0) + coalesce(d.pack_id, 0)"+locateJoin, []any{id[:], 1, idList(caches), stamp(tx.now)},
+					func(scan func(...any) error) error {
+						var cache, pack int64
+						rows++
+						return scan(&cache, &pack)
+					})
+			})
+			if rows != len(caches) {
+				t.Errorf("%s, for %d caches: %d rows of look-ups, want one for each cache", name, len(caches), rows)
+			}
+		}
+	}
+}
+
+// Whoever may not see a chunk stores it again, and finds it from then on: in the part that it was shown, for as
+// long as it was shown, and anew when that has ended.
+func TestLocateFindsOnesOwnCopy(t *testing.T) {
+	clk := &clock{time.Unix(1000, 0)}
+	db := open(t, Options{Now: clk.now})
+	a, b, c := newCache(t, db, "a"), newCache(t, db, "b"), newCache(t, db, "c")
+	show(t, db, a, newPack(t, db, "of a", "x", "y"), nil, time.Time{})
+	day := time.Unix(100_000, 0)
+	ofB := newPack(t, db, "of b", "x", "y", "x") // a repeat within a pack is no copy
+	show(t, db, b, ofB, nil, day)
+	show(t, db, c, ofB, []int32{1}, time.Time{})
+	for _, tt := range []struct {
+		name   string
+		caches []int64
+		want   string
+	}{{"a", []int64{a.ID}, "11"}, {"b", []int64{b.ID}, "11"}, {"c, of which it sees a part", []int64{c.ID}, "01"}, {"c through b", []int64{c.ID, b.ID}, "11"}} {
+		if got := found(t, db, tt.caches, "x", "y"); got != tt.want {
+			t.Errorf("%s: got %s, want %s", tt.name, got, tt.want)
+		}
+	}
+	clk.t = day
+	if got := found(t, db, []int64{b.ID}, "x", "y"); got != "00" {
+		t.Errorf("a day later: got %s", got)
+	}
+	again := newPack(t, db, "of b again", "y")
+	show(t, db, b, again, nil, time.Time{})
+	view(t, db, func(tx *Tx) error {
+		places, err := tx.Locate([]int64{b.ID}, []chunk.ID{sum("x"), sum("y")})
+		if places[0].Found || places[1].Pack != again || places[1].Cache != b.ID {
+			t.Errorf("got %+v", places)
+		}
+		return err
+	})
+	show(t, db, c, ofB, nil, time.Time{}) // the rest
+	if got := found(t, db, []int64{c.ID}, "x", "y"); got != "11" {
+		t.Errorf("c, after the rest: got %s", got)
+	}
+}
+
+// Databases of before had a row for each pack that has a chunk.
+func TestCopiesOfAnOlderDatabaseAreFound(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "db")
+	old, err := sql.Open("sqlite", dataSource(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	names, err := fs.Glob(migrations, "migration/*.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := slices.Index(names, "migration/0007_copies.sql")
+	script := "CREATE TABLE migrations (version INTEGER PRIMARY KEY, applied_at INTEGER NOT NULL);"
+	for i, name := range names[:n] {
+		b, err := migrations.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		script += string(b) + fmt.Sprintf(";INSERT INTO migrations VALUES (%d, 0);", i+1)
+	}
+	script += `
+		INSERT INTO caches (id, name, public_key, sealed_key, public, store_dir, priority, upstream_keys, created_at) VALUES (1, 'a', '', '', 0, '', 0, '', 0), (2, 'b', '', '', 0, '', 0, '', 0);
+		INSERT INTO packs (id, key, sha256, size, own, prev, created_at, nar_state, idx) VALUES (1, 'p1', '', 0, 0, 0, 0, '', ''), (2, 'p2', '', 0, 0, 0, 0, '', '');
+		INSERT INTO visible (cache_id, pack_id) VALUES (1, 1), (2, 2);`
+	for _, name := range []string{"x", "y"} {
+		id := sum(name)
+		script += fmt.Sprintf("INSERT INTO chunks VALUES (x'%x', 1, 0, 3, 4), (x'%x', 2, 5, 3, 4);", id[:], id[:])
+	}
+	if _, err := old.Exec(script); err != nil {
+		t.Fatal(err)
+	}
+	if err := old.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db, err := Open(t.Context(), file, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for id := range int64(2) {
+		view(t, db, func(tx *Tx) error {
+			places, err := tx.Locate([]int64{id + 1}, []chunk.ID{sum("x"), sum("y"), sum("z")})
+			want := Place{Pack: id + 1, Entry: int32(5 * id), Size: 3, Raw: 4, Cache: id + 1, Found: true}
+			if places[0] != want || places[1] != want || places[2].Found {
+				t.Errorf("cache %d: got %+v, want %+v", id+1, places, want)
+			}
+			return err
+		})
 	}
 }
