@@ -25,6 +25,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/org/attic-action/internal/blob/s3"
 )
 
 // version is set by the linker.
@@ -85,7 +87,7 @@ func (p *program) run(ctx context.Context) int {
 	switch {
 	case errors.As(err, &usage) || strings.HasPrefix(err.Error(), "unknown command "):
 		return 2
-	case errors.As(err, &config):
+	case errors.As(err, &config) || errors.Is(err, s3.ErrSetup):
 		return 78
 	}
 	return 1
@@ -105,7 +107,8 @@ Without anything configured it serves on 127.0.0.1:8080, keeps everything under
 finish what is in flight, within 25 seconds.
 
 Exit codes: 0 stopped as asked; 1 an error, in one line; 2 the command line is
-wrong; 78 the configuration is wrong, or the secrets, and trying again is no use.`
+wrong; 78 the configuration is wrong, or the secrets, or the bucket refuses them,
+and trying again is no use.`
 
 func (p *program) command() *cobra.Command {
 	name := strings.TrimSuffix(filepath.Base(p.args[0]), ".exe")

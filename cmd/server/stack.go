@@ -7,12 +7,10 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/org/attic-action/internal/admin"
 	"github.com/org/attic-action/internal/audit"
-	"github.com/org/attic-action/internal/blob/disk"
 	"github.com/org/attic-action/internal/config"
 	"github.com/org/attic-action/internal/depot"
 	"github.com/org/attic-action/internal/issued"
@@ -20,12 +18,8 @@ import (
 	"github.com/org/attic-action/internal/meta"
 	"github.com/org/attic-action/internal/seal"
 	"github.com/org/attic-action/internal/server"
-	"github.com/org/attic-action/internal/spool"
 	"github.com/org/attic-action/internal/trustbook"
 )
-
-// spoolReserve is how much of the volume uploads leave to the database.
-const spoolReserve = 256 << 20
 
 // stack is everything below HTTP, open.
 type stack struct {
@@ -47,9 +41,6 @@ func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *st
 			err = errors.Join(err, st.close())
 		}
 	}()
-	if cfg.Storage.Type != config.Local {
-		return nil, fmt.Errorf("storage type %q: this version stores on a local disk only", cfg.Storage.Type)
-	}
 	file := cfg.Database.File
 	if err := refuseAttics(ctx, cfg); err != nil {
 		return nil, err
@@ -58,8 +49,11 @@ func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *st
 	if st.lock, err = lockData(file); err != nil {
 		return nil, err
 	}
-	store, err := disk.New(cfg.Storage.Path)
+	store, err := openStore(ctx, cfg)
 	if err != nil {
+		return nil, err
+	}
+	if err := checkStore(ctx, store); err != nil {
 		return nil, err
 	}
 	if fresh && cfg.Storage.Type == config.S3 {
@@ -122,14 +116,4 @@ func (st *stack) close() error {
 		err = errors.Join(err, st.lock.Close()) // which unlocks it
 	}
 	return err
-}
-
-// openSpool makes the directory for bytes under way, beside the packs, so that
-// a finished pack is linked and not copied.
-func openSpool(cfg *config.Server) (*spool.Dir, error) {
-	dir := filepath.Join(cfg.Storage.Path, ".spool")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make spool: %w", err)
-	}
-	return &spool.Dir{Path: dir, Budget: 3 << 30, Reserve: spoolReserve}, nil
 }

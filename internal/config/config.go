@@ -73,11 +73,15 @@ type Storage struct {
 	Path   string // of Local
 	Region string // this and what follows: of S3
 	Bucket string
-	// Endpoint is empty for AWS itself; otherwise buckets are addressed by path.
+	// Endpoint is empty for AWS itself.
 	Endpoint string
+	// PathStyle says whether URLs have the bucket in the path or before the host; nil
+	// lets the store choose.
+	PathStyle *bool
 	// AccessKeyID is empty when credentials are to be found as AWS's tools find them.
 	AccessKeyID     string
 	SecretAccessKey Secret
+	SessionToken    Secret // of temporary credentials; most have none
 }
 
 // Compression is what Attic would store chunks with. Packs are always zstd.

@@ -47,6 +47,7 @@ type fileStorage struct {
 	Region      *string          `toml:"region"`
 	Bucket      *string          `toml:"bucket"`
 	Endpoint    *string          `toml:"endpoint"`
+	PathStyle   *bool            `toml:"path-style"` // ours
 	Credentials *fileCredentials `toml:"credentials"`
 }
 

@@ -178,61 +178,6 @@ func parseDatabase(address string) (Database, error) {
 	return d, nil
 }
 
-// storage finds the place for packs.
-func (b *builder) storage(s *Server) error {
-	f := b.file.Storage
-	if f == nil {
-		if s.Data == "" {
-			return errNoData
-		}
-		s.Storage = Storage{Type: Local, Path: filepath.Join(s.Data, "storage")}
-		return nil
-	}
-	if f.Type == nil {
-		return b.wrong("storage", `no type: want type = "local" or "s3"`)
-	}
-	switch *f.Type {
-	case Local:
-		path, err := b.required("storage", "path", f.Path)
-		s.Storage = Storage{Type: Local, Path: path}
-		if err == nil && s.Data == "" {
-			s.Data = filepath.Dir(filepath.Clean(path))
-		}
-		return err
-	case S3:
-		if s.Data == "" {
-			return errNoData
-		}
-		return b.s3(s, f)
-	}
-	return b.wrong("storage.type", `%q is no type of storage: want "local" or "s3"`, *f.Type)
-}
-
-func (b *builder) s3(s *Server, f *fileStorage) (err error) {
-	s.Storage.Type = S3
-	if s.Storage.Region, err = b.required("storage", "region", f.Region); err != nil {
-		return err
-	}
-	if s.Storage.Bucket, err = b.required("storage", "bucket", f.Bucket); err != nil {
-		return err
-	}
-	if f.Endpoint != nil {
-		if _, err := parseEndpoint(*f.Endpoint); err != nil {
-			return b.wrong("storage.endpoint", "%w", err)
-		}
-		s.Storage.Endpoint = *f.Endpoint
-	}
-	if c := f.Credentials; c != nil {
-		if s.Storage.AccessKeyID, err = b.required("storage.credentials", "access_key_id", c.AccessKeyID); err != nil {
-			return err
-		}
-		secret, err := b.required("storage.credentials", "secret_access_key", c.SecretAccessKey)
-		s.Storage.SecretAccessKey = Secret(secret)
-		return err
-	}
-	return nil
-}
-
 func (b *builder) required(table, key string, value *string) (string, error) {
 	if value == nil {
 		return "", b.wrong(table, "no %s", key)
