@@ -105,7 +105,7 @@ func (r Record) check() error {
 	n := 0
 	for _, has := range []bool{r.Part != nil, r.Cache != nil, r.CacheDeleted != nil, r.NAR != nil,
 		r.Path != nil, r.PathDeleted != nil, r.TokenIssued != nil, r.TokenRevoked != nil, r.KeyRotated != nil,
-		r.Policy != nil, r.PolicyDeleted != nil} {
+		r.Policy != nil, r.PolicyDeleted != nil, r.Pin != nil, r.PinDeleted != nil} {
 		if has {
 			n++
 		}

@@ -90,6 +90,9 @@ func TestRecordsComeBackWhole(t *testing.T) {
 		{TokenRevoked: &TokenRevoked{ID: "i", At: at, Expires: at}},
 		{Policy: &Policy{Name: "infra", Policy: json.RawMessage(`{"name":"infra","repository-id":1}`), By: "ops", At: at}},
 		{PolicyDeleted: &PolicyDeleted{Name: "infra", At: at}},
+		{Pin: &Pin{Cache: "c", Name: "acme/infra/main/web", Keep: 5, Expires: at,
+			Revisions: []Revision{{StorePath: "/s", By: "b", Policies: []string{"p"}, At: at, Paths: 2, Size: 1 << 40}}}},
+		{PinDeleted: &PinDeleted{Cache: "c", Name: "n", At: at}},
 		{KeyRotated: &KeyRotated{Cache: "c", PublicKey: "c.2:k", At: at,
 			Old: []OldKey{{PublicKey: "c:k", SealedKey: []byte{1}, RotatedAt: at, Until: at}}}},
 	}

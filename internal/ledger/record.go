@@ -35,7 +35,9 @@ type Record struct {
 	Policy        *Policy        `json:"policy,omitempty"`
 	PolicyDeleted *PolicyDeleted `json:"policy_deleted,omitempty"`
 	KeyRotated    *KeyRotated    `json:"key_rotated,omitempty"`
-	// To come: pin, quarantine.
+	Pin           *Pin           `json:"pin,omitempty"`
+	PinDeleted    *PinDeleted    `json:"pin_deleted,omitempty"`
+	// To come: quarantine.
 }
 
 // Part is the place of an object among those of one sequence number, from 1.
@@ -156,6 +158,32 @@ type Policy struct {
 type PolicyDeleted struct {
 	Name string    `json:"name"`
 	At   time.Time `json:"at"`
+}
+
+// Pin is a name in a cache and all that it holds, as of this record.
+type Pin struct {
+	Cache     string     `json:"cache"`
+	Name      string     `json:"name"`
+	Keep      int        `json:"keep"`             // revisions that it holds at most
+	Expires   time.Time  `json:"expires,omitzero"` // zero: never
+	Revisions []Revision `json:"revisions"`        // newest first
+}
+
+// Revision is a store path that a pin holds, with its closure.
+type Revision struct {
+	StorePath string    `json:"store_path"`
+	By        string    `json:"by,omitempty"`       // the token's subject
+	Policies  []string  `json:"policies,omitempty"` // that granted the token
+	At        time.Time `json:"at"`
+	Paths     int64     `json:"paths"` // of the closure
+	Size      uint64    `json:"size"`  // of its NARs, bytes
+}
+
+// PinDeleted takes a pin away, with all its revisions.
+type PinDeleted struct {
+	Cache string    `json:"cache"`
+	Name  string    `json:"name"`
+	At    time.Time `json:"at"`
 }
 
 // Hex is a SHA-256 that is written as 64 hexadecimal digits.

@@ -149,8 +149,12 @@ func (tx *Tx) dropCache(name string) error {
 	if err := tx.one("SELECT id FROM caches WHERE name = $1", []any{name}, &id); err != nil {
 		return err
 	}
+	if err := tx.dropPins(id); err != nil {
+		return err
+	}
 	for _, query := range []string{
 		"DELETE FROM paths WHERE cache_id = $1",
+		"DELETE FROM path_days WHERE cache_id = $1",
 		"DELETE FROM visible WHERE cache_id = $1",
 		"DELETE FROM staged WHERE cache_id = $1",
 		"DELETE FROM old_keys WHERE cache_id = $1",

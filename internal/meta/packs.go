@@ -16,9 +16,13 @@ func (tx *Tx) InsertPack(p *Pack, entries []pack.Entry) error {
 	if p.CreatedAt.IsZero() {
 		p.CreatedAt = tx.now
 	}
+	var raw int64
+	for _, e := range entries {
+		raw += int64(e.Raw)
+	}
 	var err error
-	p.ID, err = tx.insert(`INSERT INTO packs (key, sha256, size, own, prev, created_at, nar_state, idx) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
-		p.Key, p.SHA256[:], p.Size, p.Own, p.Prev, stamp(p.CreatedAt), notNil(p.NARState), notNil(p.Index))
+	p.ID, err = tx.insert(`INSERT INTO packs (key, sha256, size, own, prev, created_at, nar_state, idx, raw) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
+		p.Key, p.SHA256[:], p.Size, p.Own, p.Prev, stamp(p.CreatedAt), notNil(p.NARState), notNil(p.Index), raw)
 	if err != nil {
 		return fmt.Errorf("insert pack %s: %w", p.Key, err)
 	}

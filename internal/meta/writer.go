@@ -260,6 +260,9 @@ func weight(records []ledger.Record) int {
 		if r.Path != nil {
 			n += 64 * (len(r.Path.References) + len(r.Path.Upstream) + len(r.Path.Sigs))
 		}
+		if r.Pin != nil {
+			n += 256 * len(r.Pin.Revisions)
+		}
 	}
 	return n
 }

@@ -1,0 +1,78 @@
+package meta
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Node is a path as a walk along references needs it.
+type Node struct {
+	Refs     string // base names, one a line
+	Upstream string // those of them that upstream caches serve, one a line
+	LastUsed time.Time
+	Size     uint64 // of the NAR, bytes
+	FileSize uint64 // of the NAR as it is served
+}
+
+const readNodes = `SELECT o.i, p.refs, p.upstream, p.last_used, n.size, n.file_size
+	FROM ` + batchFrom + ` CROSS JOIN paths p ON p.cache_id = $3 AND p.hash = ` + batchText + ` JOIN nars n ON n.id = p.nar_id
+	WHERE o.i < $2`
+
+// Nodes calls each for those of the hashes that are paths of the cache, in no
+// order, with the place of the hash in the list.
+func (tx *Tx) Nodes(cacheID int64, hashes []string, each func(i int, n Node) error) error {
+	err := batches(hashes, func(order []int, keys []byte) error {
+		return tx.each(readNodes, []any{keys, len(order), cacheID}, func(scan func(...any) error) error {
+			var n Node
+			var i int
+			var used, size, fileSize int64
+			if err := scan(&i, &n.Refs, &n.Upstream, &used, &size, &fileSize); err != nil {
+				return err
+			}
+			n.LastUsed, n.Size, n.FileSize = unstamp(used), uint64(size), uint64(fileSize)
+			return each(order[i], n)
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("read %d paths: %w", len(hashes), err)
+	}
+	return nil
+}
+
+// eachPath reads the table from end to end: by the index of (cache_id, hash) every
+// row would be looked up on its own. The plus keeps the planner from it.
+const eachPath = `SELECT hash, store_path, refs, last_used FROM paths WHERE +cache_id = $1`
+
+// EachPath calls each for every path of a cache, in no order. It takes seconds
+// where there are a million.
+func (tx *Tx) EachPath(cacheID int64, each func(hash, storePath, refs string, lastUsed time.Time) error) error {
+	err := tx.each(eachPath, []any{cacheID}, func(scan func(...any) error) error {
+		var hash, path, refs string
+		var used int64
+		if err := scan(&hash, &path, &refs, &used); err != nil {
+			return err
+		}
+		return each(hash, path, refs, unstamp(used))
+	})
+	if err != nil {
+		return fmt.Errorf("read all paths: %w", err)
+	}
+	return nil
+}
+
+// PinsOf lists the pins that hold a path itself and have not expired, by name.
+func (tx *Tx) PinsOf(cacheID int64, hash string) ([]string, error) {
+	var names []string
+	err := tx.each(`SELECT p.name FROM pin_revisions r JOIN pins p ON p.id = r.pin_id WHERE `+livePin+` AND r.hash = $3 ORDER BY p.name`,
+		[]any{cacheID, stamp(tx.now), hash}, func(scan func(...any) error) error {
+			var name string
+			err := scan(&name)
+			names = append(names, name)
+			return err
+		})
+	if err != nil {
+		return nil, fmt.Errorf("list pins of %s: %w", hash, err)
+	}
+	return slices.Compact(names), nil
+}
