@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
@@ -37,29 +38,43 @@ type Log struct {
 	enc  *zstd.Encoder
 }
 
-// Append stores records under a sequence number, durably when it returns nil.
-// The caller never uses a number twice. After an error some of the batch may be
-// in the log: a number that failed is used up.
-func (l *Log) Append(ctx context.Context, seq uint64, recs []Record) error {
+// Append stores records under a sequence number, durably when there is no error,
+// and gives the keys of their objects. after is the position of the batch that was
+// stored before this one, or nil where that is not known. The caller never uses a
+// number twice. After an error some of the batch may be in the log: a number that
+// failed is used up.
+func (l *Log) Append(ctx context.Context, seq uint64, after *Pos, recs []Record) (keys []string, err error) {
 	objects, err := encode(recs, objectSize)
 	if err != nil {
-		return fmt.Errorf("append to log at %d: %w", seq, err)
+		return nil, fmt.Errorf("append to log at %d: %w", seq, err)
 	}
 	for i, lines := range objects {
-		if len(objects) > 1 {
-			head, err := json.Marshal(Record{Part: &Part{N: i + 1, Of: len(objects)}})
-			if err != nil {
-				return fmt.Errorf("append to log at %d: %w", seq, err)
-			}
-			lines = append(append(head, '\n'), lines...)
-		}
-		object := l.encoder().EncodeAll(lines, nil)
-		key := objectKey(Pos{l.Epoch, seq}, sha256.Sum256(object))
+		h := head{Part: Part{N: i + 1, Of: len(objects)}, After: after}
+		object := l.encoder().EncodeAll(append(h.lines(), lines...), nil)
+		key := objectKey(logPrefix, Pos{l.Epoch, seq}, sha256.Sum256(object))
 		if err := l.Blobs.Put(ctx, key, blob.Bytes(object)); err != nil {
-			return fmt.Errorf("append to log at %d: %w", seq, err)
+			return nil, fmt.Errorf("append to log at %d: %w", seq, err)
 		}
+		keys = append(keys, key)
 	}
-	return nil
+	return keys, nil
+}
+
+// head is what the first lines of an object say.
+type head struct {
+	Part  Part // 1 of 1 when nothing is said
+	After *Pos // nil when nothing is said
+}
+
+func (h head) lines() []byte {
+	var b []byte
+	if h.Part.Of > 1 {
+		b = fmt.Appendf(b, `{"part":{"n":%d,"of":%d}}`+"\n", h.Part.N, h.Part.Of)
+	}
+	if h.After != nil {
+		b = fmt.Appendf(b, `{"after":{"epoch":%d,"seq":%d}}`+"\n", h.After.Epoch, h.After.Seq)
+	}
+	return b
 }
 
 // encoder keeps one encoder: records are small and appended one batch at a time,
@@ -103,10 +118,8 @@ func encode(recs []Record, size int) ([][]byte, error) {
 // check says whether a record has exactly one member.
 func (r Record) check() error {
 	n := 0
-	for _, has := range []bool{r.Part != nil, r.Cache != nil, r.CacheDeleted != nil, r.NAR != nil,
-		r.Path != nil, r.PathDeleted != nil, r.TokenIssued != nil, r.TokenRevoked != nil, r.KeyRotated != nil,
-		r.Policy != nil, r.PolicyDeleted != nil, r.Pin != nil, r.PinDeleted != nil} {
-		if has {
+	for _, member := range reflect.ValueOf(r).Fields() {
+		if !member.IsNil() {
 			n++
 		}
 	}
@@ -118,25 +131,49 @@ func (r Record) check() error {
 
 // decode reads an object's lines. A member that this program does not know is
 // an error: replaying without it would rebuild another state.
-func decode(lines []byte) ([]Record, error) {
-	dec := json.NewDecoder(bytes.NewReader(lines))
-	dec.DisallowUnknownFields()
+func decode(lines []byte) (head, []Record, error) {
+	h := head{Part: Part{N: 1, Of: 1}}
 	var recs []Record
-	for {
-		var r Record
-		err := dec.Decode(&r)
+	rr := newRecordReader(bytes.NewReader(lines))
+	for n := 0; ; n++ {
+		r, err := rr.next()
 		if errors.Is(err, io.EOF) {
-			return recs, nil
+			return h, recs, nil
 		}
-		if err == nil {
-			err = r.check()
-		}
-		if err == nil && r.Part != nil && len(recs) > 0 {
-			err = errors.New("a part line that is not the first")
+		switch {
+		case err != nil:
+		case r.Part != nil && (n > 0 || r.Part.N < 1 || r.Part.N > r.Part.Of):
+			err = errors.New("a part line that is not the first, or makes no sense")
+		case r.Part != nil:
+			h.Part = *r.Part
+		case r.After != nil && (len(recs) > 0 || h.After != nil):
+			err = errors.New("an after line that is not at the beginning")
+		case r.After != nil:
+			h.After = r.After
+		default:
+			recs = append(recs, r)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("record %d: %w", len(recs), err)
+			return h, nil, fmt.Errorf("line %d: %w", n+1, err)
 		}
-		recs = append(recs, r)
 	}
+}
+
+// recordReader reads records one after the other.
+type recordReader struct{ dec *json.Decoder }
+
+func newRecordReader(r io.Reader) recordReader {
+	dec := json.NewDecoder(r)
+	dec.DisallowUnknownFields()
+	return recordReader{dec}
+}
+
+// next is io.EOF at the end.
+func (rr recordReader) next() (Record, error) {
+	var r Record
+	err := rr.dec.Decode(&r)
+	if err == nil {
+		err = r.check()
+	}
+	return r, err
 }

@@ -8,7 +8,12 @@
 // the order of (epoch, seq), and within an object from top to bottom; applying
 // one twice changes nothing, and the last one about a thing wins. A batch that
 // is too large for one object becomes several under one number, each beginning
-// with a Part line that gives its place.
+// with a Part line that gives its place. An After line names the batch before:
+// what lies between the two was never acknowledged, and if the named one is gone,
+// something acknowledged is.
+//
+//	checkpoints/<epoch>/<seq>-<sha256>   a manifest: the state at a position, and
+//	shards/<epoch>/<seq>-<sha256>        the objects of the log that it replaces
 package ledger
 
 import (
@@ -22,7 +27,8 @@ import (
 
 // Record has exactly one member that is not nil.
 type Record struct {
-	Part *Part `json:"part,omitempty"` // written and read by Log alone
+	Part  *Part `json:"part,omitempty"`  // written and read by Log alone
+	After *Pos  `json:"after,omitempty"` // the same
 
 	Cache        *Cache        `json:"cache,omitempty"`
 	CacheDeleted *CacheDeleted `json:"cache_deleted,omitempty"`
@@ -37,6 +43,8 @@ type Record struct {
 	KeyRotated    *KeyRotated    `json:"key_rotated,omitempty"`
 	Pin           *Pin           `json:"pin,omitempty"`
 	PinDeleted    *PinDeleted    `json:"pin_deleted,omitempty"`
+	Pack          *Pack          `json:"pack,omitempty"` // in checkpoints only
+	Recovered     *Recovered     `json:"recovered,omitempty"`
 	// To come: quarantine.
 }
 

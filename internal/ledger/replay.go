@@ -1,259 +1,361 @@
 package ledger
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/klauspost/compress/zstd"
 
 	"github.com/org/attic-action/internal/blob"
 )
 
 // Pos is the place of a record's batch in the log.
-type Pos struct{ Epoch, Seq uint64 }
+type Pos struct {
+	Epoch uint64 `json:"epoch"`
+	Seq   uint64 `json:"seq"`
+}
 
-// ObjectError is an object of the log that Replay could not use.
+// Compare orders positions as the log does.
+func (p Pos) Compare(q Pos) int { return cmp.Or(cmp.Compare(p.Epoch, q.Epoch), cmp.Compare(p.Seq, q.Seq)) }
+
+// String is the position as it begins a key's names.
+func (p Pos) String() string { return fmt.Sprintf("%d/%d", p.Epoch, p.Seq) }
+
+// ObjectError is an object of the ledger that could not be used.
 type ObjectError struct {
 	Key string
 	Err error
 }
 
-func (e *ObjectError) Error() string { return fmt.Sprintf("log object %s: %v", e.Key, e.Err) }
+func (e *ObjectError) Error() string { return fmt.Sprintf("%s: %v", e.Key, e.Err) }
 func (e *ObjectError) Unwrap() error { return e.Err }
 
-// DamageError lists what Replay passed over. All else was replayed. A caller
-// that can live with the loss goes on; errors.As finds it.
-type DamageError struct {
-	Objects []*ObjectError // the first maxDamage of them
-	Count   int            // all of them
+// Report is what a replay met beside what it replayed. Lists hold the first
+// maxListed of what is counted: a bucket full of rubbish is one number.
+type Report struct {
+	Objects int // of the log that were replayed
+	Last    Pos // of the last batch that was; the position it began from when none was
+
+	// Lost is what was acknowledged, or may have been, and cannot be read.
+	Lost      []*ObjectError
+	LostCount int
+	// Unacknowledged are objects of batches that failed: whoever sent them was told so.
+	Unacknowledged      []string
+	UnacknowledgedCount int
+	// Foreign are objects whose keys are not of the log.
+	Foreign      []string
+	ForeignCount int
+	MaxEpoch     uint64 // of any key
 }
 
-// maxDamage bounds what is remembered: a bucket full of rubbish is one error.
-const maxDamage = 1000
+const maxListed = 1000
 
-func (e *DamageError) Error() string {
-	return fmt.Sprintf("%d objects of the log cannot be used, the first: %v", e.Count, e.Objects[0])
-}
-
-func (e *DamageError) add(key string, err error) {
-	if e.Count++; len(e.Objects) < maxDamage {
-		e.Objects = append(e.Objects, &ObjectError{key, err})
+func (r *Report) lost(key string, err error) {
+	if r.LostCount++; len(r.Lost) < maxListed {
+		r.Lost = append(r.Lost, &ObjectError{key, err})
 	}
 }
 
-// object is one key of the log, taken apart.
+func (r *Report) void(objects []object) {
+	for _, o := range objects {
+		if r.UnacknowledgedCount++; len(r.Unacknowledged) < maxListed {
+			r.Unacknowledged = append(r.Unacknowledged, o.key)
+		}
+	}
+}
+
+func (r *Report) foreign(key string) {
+	if r.ForeignCount++; len(r.Foreign) < maxListed {
+		r.Foreign = append(r.Foreign, key)
+	}
+}
+
+// object is one key of the ledger, taken apart.
 type object struct {
-	key string
-	pos Pos
-	sum [32]byte
+	key    string
+	prefix string
+	pos    Pos
+	sum    [32]byte
+	size   int64 // as listed
 }
 
-// Replay calls each for every record in the order of (epoch, seq) and, within a
-// batch, in the order it was appended. A record may come twice. Objects that
-// cannot be used (foreign names, wrong sums, broken contents, missing parts) are
-// passed over and come as a *DamageError at the end; an error of each, of ctx or
-// of the bucket itself ends the replay and is returned.
-func (l *Log) Replay(ctx context.Context, each func(Pos, Record) error) error {
-	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxObject),
-		zstd.WithDecoderMaxWindow(8<<20), zstd.WithDecoderLowmem(true))
-	if err != nil {
-		return fmt.Errorf("replay log: %w", err)
+// Replay calls each for every object of the log behind a position, in the order
+// of (epoch, seq) and of a batch's parts. What cannot be used, and what was never
+// acknowledged, is passed over and told by the report, which is never nil. An
+// error is one of each, of ctx or of the bucket; it ends the replay.
+//
+// Which batches were acknowledged, their After lines say: a batch is good if the
+// next good one names it, and the last one is good. So those are held back whose
+// successor is not known yet; usually that is one.
+func (l *Log) Replay(ctx context.Context, from Pos, each func(p Pos, key string, recs []Record) error) (*Report, error) {
+	r := &replay{blobs: l.Blobs, each: each}
+	r.report.Last, r.report.MaxEpoch = from, from.Epoch
+	if err := r.run(ctx, from); err != nil {
+		return &r.report, fmt.Errorf("replay log: %w", err)
 	}
-	defer dec.Close()
-	r := &replay{blobs: l.Blobs, dec: dec, each: each}
-	if err := r.run(ctx); err != nil {
-		return fmt.Errorf("replay log: %w", err)
-	}
-	if r.damage.Count > 0 {
-		return fmt.Errorf("replay log: %w", &r.damage)
-	}
-	return nil
+	return &r.report, nil
 }
 
 type replay struct {
-	blobs  blob.Getter
-	dec    *zstd.Decoder
-	each   func(Pos, Record) error
-	damage DamageError
-	batch  []object // the objects of one position
+	blobs interface {
+		blob.Getter
+		blob.Lister
+	}
+	each    func(Pos, string, []Record) error
+	report  Report
+	pending []*batch // in order; all behind report.Last
 }
 
-func (r *replay) run(ctx context.Context) error {
-	lister, ok := r.blobs.(blob.Lister)
-	if !ok {
-		return errors.New("the store cannot list")
-	}
-	// Keys have numbers of fixed width, so bytewise order is the log's order.
-	err := lister.List(ctx, "log/", func(info blob.Info) error {
+// batch is the objects of one position.
+type batch struct {
+	pos     Pos
+	objects []object // in the order of their parts
+	broken  map[string]error
+	partial error  // parts are missing
+	prev    *batch // the pending one that it came after; nil: what is replayed already
+	after   *Pos
+	recs    []Record // of the only object, while it is the newest
+}
+
+func (r *replay) run(ctx context.Context, from Pos) error {
+	var objects []object
+	err := r.blobs.List(ctx, logPrefix, func(info blob.Info) error {
 		o, err := parseKey(info.Key)
 		if err != nil {
-			r.damage.add(info.Key, err)
+			r.report.foreign(info.Key)
 			return nil
 		}
-		if len(r.batch) > 0 && r.batch[0].pos != o.pos {
-			if err := r.flush(ctx); err != nil {
-				return err
-			}
+		o.size = info.Size
+		r.report.MaxEpoch = max(r.report.MaxEpoch, o.pos.Epoch)
+		if o.pos.Compare(from) > 0 {
+			objects = append(objects, o)
 		}
-		r.batch = append(r.batch, o)
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	return r.flush(ctx)
-}
-
-// flush replays the objects of one position. Several are the parts of a batch:
-// they are read once for their places and once more in that order, so that one
-// at a time is in memory.
-func (r *replay) flush(ctx context.Context) error {
-	batch := r.batch
-	r.batch = nil
-	if len(batch) == 1 {
-		recs, err := r.read(ctx, batch[0])
-		if err != nil || recs == nil {
-			return err
+	reader := newFetcher(ctx, r.blobs, objects)
+	defer reader.close()
+	for len(objects) > 0 {
+		n := 1
+		for n < len(objects) && objects[n].pos == objects[0].pos {
+			n++
 		}
-		if p := recs[0].Part; p != nil && p.Of != 1 {
-			r.damage.add(batch[0].key, fmt.Errorf("part %d of %d is alone: the batch was never acknowledged, or lost a part", p.N, p.Of))
-		}
-		return r.apply(batch[0].pos, recs)
-	}
-	places := map[object]Part{}
-	for _, o := range batch {
-		recs, err := r.read(ctx, o)
+		b, err := r.load(reader, objects[:n])
 		if err != nil {
 			return err
 		}
-		if recs != nil {
-			places[o] = partOf(recs)
-		}
-	}
-	batch = slices.DeleteFunc(batch, func(o object) bool { _, ok := places[o]; return !ok })
-	slices.SortStableFunc(batch, func(a, b object) int { return cmp.Compare(places[a].N, places[b].N) })
-	for i, o := range batch {
-		if p := places[o]; p.Of > 1 && (p.Of != len(batch) || p.N != i+1) {
-			r.damage.add(o.key, fmt.Errorf("part %d of %d lies among %d objects: the batch was never acknowledged, or lost a part", p.N, p.Of, len(batch)))
-		}
-		recs, err := r.read(ctx, o)
-		if err != nil {
-			return err
-		}
-		if err := r.apply(o.pos, recs); err != nil {
+		objects = objects[n:]
+		if err := r.arrive(ctx, b); err != nil {
 			return err
 		}
 	}
-	return nil
-}
-
-// partOf is the place an object says it has; one that says none stands alone.
-func partOf(recs []Record) Part {
-	if recs[0].Part != nil {
-		return *recs[0].Part
+	if len(r.pending) == 0 {
+		return nil
 	}
-	return Part{N: 1, Of: 1}
+	return r.settle(ctx, r.pending[len(r.pending)-1])
 }
 
-func (r *replay) apply(pos Pos, recs []Record) error {
-	for _, rec := range recs {
-		if rec.Part != nil {
+// load reads the objects of a position. Several are the parts of a batch: they
+// are read once for their places and later once more, so that one at a time is in
+// memory.
+func (r *replay) load(reader *fetcher, objects []object) (*batch, error) {
+	b := &batch{pos: objects[0].pos, objects: slices.Clone(objects), broken: map[string]error{}}
+	places := map[string]Part{}
+	parts := 0
+	for _, o := range objects {
+		h, recs, err := reader.next()
+		if o.key != reader.at.key {
+			return nil, fmt.Errorf("read %s: out of order", o.key)
+		}
+		var damaged *ObjectError
+		if errors.As(err, &damaged) {
+			b.broken[o.key] = damaged.Err
 			continue
 		}
-		if err := r.each(pos, rec); err != nil {
+		if err != nil {
+			return nil, err
+		}
+		places[o.key], b.after = h.Part, h.After
+		parts = max(parts, h.Part.Of)
+		if len(objects) == 1 {
+			b.recs = recs
+		}
+	}
+	slices.SortStableFunc(b.objects, func(x, y object) int { return cmp.Compare(places[x.key].N, places[y.key].N) })
+	if parts > 1 && parts != len(places) {
+		b.partial = fmt.Errorf("%d of %d parts of a batch are there", len(places), parts)
+	}
+	return b, nil
+}
+
+// maxPending bounds the batches that are held back: more than a few in a row only
+// fail when a bucket is down, and then their objects are not there.
+const maxPending = 10_000
+
+func (r *replay) arrive(ctx context.Context, b *batch) error {
+	if n := len(r.pending); n > 0 {
+		r.pending[n-1].recs = keepIfNext(r.pending[n-1], b)
+	}
+	switch before, err := r.before(b); {
+	case err != nil:
+		return err
+	case before != nil && (!b.unreadable() || len(r.pending) > maxPending):
+		if err := r.settle(ctx, before); err != nil {
 			return err
 		}
+	default:
+		b.prev = before
+	}
+	r.pending = append(r.pending, b)
+	return nil
+}
+
+// keepIfNext keeps a batch's records in memory when it is about to be replayed.
+func keepIfNext(last, b *batch) []Record {
+	if !b.unreadable() && (b.after == nil || *b.after == last.pos) {
+		return last.recs
 	}
 	return nil
 }
 
-// read gives an object's records. Nil without an error means that the object
-// was of no use, which is noted. An error is one of the bucket or of ctx: going
-// on would make every object look damaged.
-func (r *replay) read(ctx context.Context, o object) ([]Record, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
+// unreadable says that nothing is known of what came before the batch. A readable
+// one without an After line is from before there were such lines: those followed
+// one another.
+func (b *batch) unreadable() bool { return len(b.broken) == len(b.objects) }
+
+// before finds the pending batch that b came after. If b names one that is not
+// there, something acknowledged is lost; it then follows what there is.
+func (r *replay) before(b *batch) (*batch, error) {
+	var newest *batch
+	for _, p := range r.pending {
+		if b.after != nil && p.pos.Compare(*b.after) > 0 {
+			break
+		}
+		newest = p
 	}
-	rc, err := r.blobs.Get(ctx, o.key, 0, -1)
-	if errors.Is(err, blob.ErrNotFound) {
-		r.damage.add(o.key, err) // it went while we listed
+	if b.after == nil || newest != nil && newest.pos == *b.after {
+		return newest, nil
+	}
+	if b.after.Compare(r.report.Last) <= 0 {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	defer rc.Close()
-	data, err := io.ReadAll(io.LimitReader(rc, maxObject+1))
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", o.key, err)
-	}
-	recs, err := r.parse(data, o.sum)
-	if err != nil {
-		r.damage.add(o.key, err)
-		return nil, nil
-	}
-	return recs, nil
+	r.report.lost(logPrefix+b.after.prefix(), errors.New("the batch is gone; the one after it names it"))
+	return newest, nil
 }
 
-// parse checks an object against its name before anything of it is decoded.
-func (r *replay) parse(data []byte, sum [32]byte) ([]Record, error) {
-	if len(data) > maxObject {
-		return nil, fmt.Errorf("longer than %d bytes", maxObject)
+// settle replays the batches that led to one, it included, and gives up those
+// between them.
+func (r *replay) settle(ctx context.Context, last *batch) error {
+	good := map[*batch]bool{}
+	for b := last; b != nil; b = b.prev {
+		good[b] = true
 	}
-	if got := sha256.Sum256(data); got != sum {
-		return nil, fmt.Errorf("its SHA-256 is %x, not the one in its name", got)
+	rest := slices.IndexFunc(r.pending, func(b *batch) bool { return b.pos.Compare(last.pos) > 0 })
+	if rest < 0 {
+		rest = len(r.pending)
 	}
-	if err := r.dec.Reset(bytes.NewReader(data)); err != nil {
-		return nil, fmt.Errorf("decompress: %w", err)
+	settled := r.pending[:rest]
+	r.pending = slices.Clone(r.pending[rest:])
+	for _, b := range r.pending {
+		if b.prev != nil && b.prev.pos.Compare(last.pos) <= 0 {
+			b.prev = nil
+		}
 	}
-	lines, err := io.ReadAll(io.LimitReader(r.dec, maxObject+1))
-	if err != nil {
-		return nil, fmt.Errorf("decompress: %w", err)
+	for _, b := range settled {
+		if !good[b] {
+			r.report.void(b.objects)
+			continue
+		}
+		if err := r.apply(ctx, b); err != nil {
+			return err
+		}
+		r.report.Last = b.pos
 	}
-	if len(lines) > maxObject {
-		return nil, fmt.Errorf("unpacks to more than %d bytes", maxObject)
+	return nil
+}
+
+func (r *replay) apply(ctx context.Context, b *batch) error {
+	if b.partial != nil && len(b.broken) == 0 {
+		r.report.lost(b.objects[0].key, b.partial)
 	}
-	recs, err := decode(lines)
-	if err == nil && len(recs) == 0 {
-		err = errors.New("no record in it")
+	for _, o := range b.objects {
+		err, recs := b.broken[o.key], b.recs
+		if err == nil && recs == nil {
+			recs, err = r.again(ctx, o)
+		}
+		var damaged *ObjectError
+		if errors.As(err, &damaged) || b.broken[o.key] != nil {
+			r.report.lost(o.key, cmp.Or(b.broken[o.key], err))
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := r.each(b.pos, o.key, recs); err != nil {
+			return err
+		}
+		r.report.Objects++
 	}
+	return nil
+}
+
+func (r *replay) again(ctx context.Context, o object) ([]Record, error) {
+	reader := newFetcher(ctx, r.blobs, []object{o})
+	defer reader.close()
+	_, recs, err := reader.next()
 	return recs, err
 }
+
+// Prefixes of keys.
+const (
+	logPrefix      = "log/"
+	manifestPrefix = "checkpoints/"
+	shardPrefix    = "shards/"
+)
+
+// prefix is how keys of the position begin.
+func (p Pos) prefix() string { return fmt.Sprintf("%0*d/%020d", epochDigits, p.Epoch, p.Seq) }
 
 // epochDigits is the width of an epoch; a wider one would sort before narrower.
 const epochDigits = 10
 
-func objectKey(pos Pos, sum [32]byte) string {
-	return fmt.Sprintf("log/%0*d/%020d-%x", epochDigits, pos.Epoch, pos.Seq, sum)
+func objectKey(prefix string, pos Pos, sum [32]byte) string {
+	return fmt.Sprintf("%s%s-%x", prefix, pos.prefix(), sum)
 }
 
-var errKey = errors.New("not the name of a log object")
+var errKey = errors.New("not a name of the ledger's")
+
+// ParseKey gives the position in the key of a log object, a manifest or a shard.
+func ParseKey(key string) (Pos, error) {
+	o, err := parseKey(key)
+	if err != nil {
+		return Pos{}, fmt.Errorf("%w: %q", err, key)
+	}
+	return o.pos, nil
+}
 
 // parseKey is objectKey's inverse and takes nothing else: a number that is
 // written otherwise would sort otherwise.
 func parseKey(key string) (object, error) {
 	parts := strings.Split(key, "/")
-	if len(parts) != 3 || parts[0] != "log" {
+	if len(parts) != 3 || !slices.Contains([]string{logPrefix, manifestPrefix, shardPrefix}, parts[0]+"/") {
 		return object{}, errKey
 	}
 	seq, sum, _ := strings.Cut(parts[2], "-")
-	o := object{key: key}
+	o := object{key: key, prefix: parts[0] + "/"}
 	var err1, err2 error
 	o.pos.Epoch, err1 = strconv.ParseUint(parts[1], 10, 64)
 	o.pos.Seq, err2 = strconv.ParseUint(seq, 10, 64)
 	if err1 != nil || err2 != nil || len(parts[1]) != epochDigits || len(sum) != 64 {
 		return object{}, errKey
 	}
-	if _, err := hex.Decode(o.sum[:], []byte(sum)); err != nil || objectKey(o.pos, o.sum) != key {
+	if _, err := hex.Decode(o.sum[:], []byte(sum)); err != nil || objectKey(o.prefix, o.pos, o.sum) != key {
 		return object{}, errKey
 	}
 	return o, nil

@@ -90,8 +90,10 @@ func TestAcknowledgedSurvivesSIGKILL(t *testing.T) {
 		return err
 	})
 	inLog, objects := map[string]bool{}, map[uint64]string{}
-	err = log.Replay(t.Context(), func(p ledger.Pos, r ledger.Record) error {
-		inLog[r.Cache.Name] = true
+	_, err = log.Replay(t.Context(), ledger.Pos{}, func(_ ledger.Pos, _ string, recs []ledger.Record) error {
+		for _, r := range recs {
+			inLog[r.Cache.Name] = true
+		}
 		return nil
 	})
 	if err != nil {

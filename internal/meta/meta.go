@@ -31,16 +31,27 @@ import (
 	"time"
 
 	"github.com/org/attic-action/internal/ledger"
+	"github.com/org/attic-action/internal/pack"
 )
 
 // readers is the number of read connections. Reads are short; more connections
 // would only multiply the page caches.
 const readers = 4
 
-// Journal takes the records of a batch, durably, before the batch is committed.
-// *ledger.Log is one.
+// Journal takes the records of a batch, durably, before the batch is committed,
+// and gives the keys of the objects that it made. after is the position of the
+// batch that was committed before; nil: not known. *ledger.Log is one.
 type Journal interface {
-	Append(ctx context.Context, seq uint64, recs []ledger.Record) error
+	Append(ctx context.Context, seq uint64, after *ledger.Pos, recs []ledger.Record) (keys []string, err error)
+}
+
+// Layouts reads and writes what the database has no opinion about: the layouts of
+// NARs and the indexes of packs, as they are in its rows. Package depot has them.
+type Layouts interface {
+	// Row is ErrNotFound when a pack of the spans has no row.
+	Row(tx *Tx, spans []ledger.Span) ([]byte, error)
+	Spans(tx *Tx, row []byte) ([]ledger.Span, error)
+	Index(row []byte) (*pack.Index, error)
 }
 
 // Options are what a database is opened with.
@@ -48,6 +59,7 @@ type Options struct {
 	Journal Journal          // nil means that records go nowhere: nothing could be recovered
 	Now     func() time.Time // nil means time.Now
 	Log     *slog.Logger     // nil means none
+	Layouts Layouts          // for Apply and Snapshot; nil: they are not asked for
 
 	// Trace is told of every statement that is run, for tests of how much work an
 	// answer takes; nil means nobody. It may be called by several at a time.
@@ -186,7 +198,7 @@ func (db *DB) View(ctx context.Context, fn func(*Tx) error) error {
 	if err := c.exec("BEGIN"); err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
-	tx := &Tx{conn: c, now: db.opt.Now()}
+	tx := &Tx{conn: c, now: db.opt.Now(), layouts: db.opt.Layouts}
 	defer c.rollback(db.opt.Log)
 	return tx.run(fn)
 }
@@ -196,6 +208,7 @@ func (db *DB) View(ctx context.Context, fn func(*Tx) error) error {
 type Tx struct {
 	conn     *conn // nil after the end
 	now      time.Time
+	layouts  Layouts
 	writable bool
 	failed   error // of the database itself; ends the transaction
 	records  []ledger.Record

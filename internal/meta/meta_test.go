@@ -24,14 +24,14 @@ type journal struct {
 	err  error
 }
 
-func (j *journal) Append(_ context.Context, seq uint64, recs []ledger.Record) error {
+func (j *journal) Append(_ context.Context, seq uint64, _ *ledger.Pos, recs []ledger.Record) ([]string, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.err != nil {
-		return j.err
+		return nil, j.err
 	}
 	j.seqs, j.recs = append(j.seqs, seq), append(j.recs, recs)
-	return nil
+	return nil, nil
 }
 
 func (j *journal) all() (all []ledger.Record) {

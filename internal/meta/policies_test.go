@@ -13,9 +13,9 @@ import (
 // notes is a journal that keeps what it is told.
 type notes struct{ recs []ledger.Record }
 
-func (n *notes) Append(_ context.Context, _ uint64, recs []ledger.Record) error {
+func (n *notes) Append(_ context.Context, _ uint64, _ *ledger.Pos, recs []ledger.Record) ([]string, error) {
 	n.recs = append(n.recs, recs...)
-	return nil
+	return nil, nil
 }
 
 func TestPoliciesAreKeptAndRecorded(t *testing.T) {

@@ -75,7 +75,8 @@ type writer struct {
 	db   *DB
 	conn *conn
 
-	next, limit uint64 // sequence numbers in [next, limit) are reserved
+	next, limit uint64      // sequence numbers in [next, limit) are reserved
+	last        *ledger.Pos // of the batch that was committed last; nil: not known
 }
 
 func newWriter(db *DB, c *conn) (*writer, error) {
@@ -85,7 +86,8 @@ func newWriter(db *DB, c *conn) (*writer, error) {
 		return nil, fmt.Errorf("read sequence number: %w", err)
 	}
 	w.limit = w.next // whatever the last process had left of its block is lost
-	return w, nil
+	w.last, err = (&Tx{conn: c}).LastLogged()
+	return w, err
 }
 
 func (w *writer) run() {
@@ -186,7 +188,7 @@ func (w *writer) one(j *job) (recs []ledger.Record, err, broken error) {
 
 // turn gives a job its turn and waits for its function.
 func (w *writer) turn(j *job) ([]ledger.Record, error) {
-	tx := &Tx{conn: w.conn, now: w.db.opt.Now(), writable: true}
+	tx := &Tx{conn: w.conn, now: w.db.opt.Now(), layouts: w.db.opt.Layouts, writable: true}
 	j.turn <- tx
 	err := <-j.ran
 	if err == nil {
@@ -207,7 +209,8 @@ func (w *writer) report(err error) {
 // and a record without its transaction is harmless, while a transaction without
 // its record is lost with the database.
 func (w *writer) end(records []ledger.Record) error {
-	if err := w.journal(records); err != nil {
+	last, err := w.journal(records)
+	if err != nil {
 		w.conn.rollback(w.db.opt.Log)
 		return fmt.Errorf("log records: %w", err)
 	}
@@ -215,20 +218,31 @@ func (w *writer) end(records []ledger.Record) error {
 		w.conn.rollback(w.db.opt.Log)
 		return fmt.Errorf("commit: %w", err)
 	}
+	w.last = last
 	return nil
 }
 
 // journal uses up a sequence number whatever comes of it: after an error the
-// object may be there or not.
-func (w *writer) journal(records []ledger.Record) error {
+// object may be there or not. What was logged is noted in the same transaction,
+// so that a checkpoint knows what it replaces. It gives the position of the last
+// batch once this one is committed.
+func (w *writer) journal(records []ledger.Record) (last *ledger.Pos, err error) {
 	if len(records) == 0 || w.db.opt.Journal == nil {
-		return nil
+		return w.last, nil
 	}
 	seq := w.next
 	w.next++
 	ctx, cancel := context.WithTimeout(context.Background(), journalTime)
 	defer cancel()
-	return w.db.opt.Journal.Append(ctx, seq, records)
+	keys, err := w.db.opt.Journal.Append(ctx, seq, w.last, records)
+	if err != nil || len(keys) == 0 {
+		return w.last, err
+	}
+	pos, err := ledger.ParseKey(keys[0])
+	if err == nil {
+		err = (&Tx{conn: w.conn, writable: true}).AddLogObjects(keys)
+	}
+	return &pos, err
 }
 
 // reserve has the database say, durably, that the next block of numbers may

@@ -21,9 +21,9 @@ type blocking struct {
 	once             sync.Once
 }
 
-func (b *blocking) Append(ctx context.Context, seq uint64, recs []ledger.Record) error {
+func (b *blocking) Append(ctx context.Context, seq uint64, after *ledger.Pos, recs []ledger.Record) ([]string, error) {
 	b.once.Do(func() { close(b.entered); <-b.release })
-	return b.journal.Append(ctx, seq, recs)
+	return b.journal.Append(ctx, seq, after, recs)
 }
 
 // gather runs fns so that they end up in one batch, and gives their errors: all
