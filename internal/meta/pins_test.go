@@ -314,3 +314,50 @@ func TestNodesAreReadInBatches(t *testing.T) {
 		t.Errorf("%d of %d paths", all, paths)
 	}
 }
+
+func TestPinsComeBackFromTheirRecords(t *testing.T) {
+	now := time.Unix(1_000_000, 0).UTC()
+	j := &journal{}
+	db := open(t, Options{Journal: j, Now: func() time.Time { return now }})
+	c := newCache(t, db, "a")
+	for i := range 7 {
+		setPin(t, db, c, "x", 3, i, time.Time{})
+	}
+	setPin(t, db, c, "y", 0, 1, now.Add(time.Hour))
+	setPin(t, db, c, "gone", 0, 1, time.Time{})
+	update(t, db, func(tx *Tx) error { return tx.DeletePin(c.ID, "gone") })
+	records := func(db *DB) (all []string) {
+		view(t, db, func(tx *Tx) error {
+			return tx.PinRecords(func(p *ledger.Pin) error { all = append(all, fmt.Sprintf("%+v", *p)); return nil })
+		})
+		return all
+	}
+	again := open(t, Options{Now: func() time.Time { return now }})
+	apply := func(r ledger.Record) error {
+		return again.Update(t.Context(), func(tx *Tx) error {
+			switch {
+			case r.Pin != nil:
+				return tx.applyPin(r.Pin)
+			case r.PinDeleted != nil:
+				return tx.applyPinDeleted(r.PinDeleted)
+			}
+			return nil
+		})
+	}
+	for round := range 3 { // without the cache; with it; and once more
+		for _, r := range j.all() {
+			if err := apply(r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got, want := records(again), records(db); round > 0 && (len(want) != 2 || !slices.Equal(got, want)) {
+			t.Errorf("round %d: got %q, want %q", round, got, want)
+		}
+		if round == 0 {
+			newCache(t, again, "a")
+		}
+	}
+	if err := apply(ledger.Record{Pin: &ledger.Pin{Cache: "a", Name: "x", Revisions: []ledger.Revision{{StorePath: "/nix/store/short"}}}}); err == nil {
+		t.Error("a record with a broken path was applied")
+	}
+}
