@@ -17,7 +17,7 @@ const module = "github.com/org/attic-action/"
 var floors = [][]string{
 	{"internal/nix", "internal/spool", "internal/jsonscan", "internal/audit", "internal/limit", "internal/peer", "internal/admin", "internal/budget", "internal/chores"},
 	{"internal/nar", "internal/chunk", "internal/blob"},
-	{"internal/pack", "internal/blob/disk", "internal/blob/s3", "internal/seal", "internal/token"},
+	{"internal/pack", "internal/blob/disk", "internal/blob/s3", "internal/blob/near", "internal/seal", "internal/token"},
 	{"internal/ledger", "internal/api", "internal/trust", "internal/github", "internal/github/repo", "internal/report"},
 	{"internal/meta", "internal/oidc", "internal/nixcli", "internal/config"},
 	{"internal/depot", "internal/exchange", "internal/client", "internal/issued", "internal/trustbook", "internal/roots"},

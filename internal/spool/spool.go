@@ -85,7 +85,7 @@ func (d *Dir) checkVolume(size int64) error {
 	}
 	free := d.free
 	if free == nil {
-		free = volumeFree
+		free = Free
 	}
 	n, err := free(d.path())
 	if err != nil {

@@ -215,7 +215,7 @@ func TestVolumeThatCannotBeAskedIsAnError(t *testing.T) {
 }
 
 func TestRealVolumeHasRoom(t *testing.T) {
-	if n, err := volumeFree(t.TempDir()); err != nil || n <= 0 {
+	if n, err := Free(t.TempDir()); err != nil || n <= 0 {
 		t.Errorf("got %d, %v", n, err)
 	}
 	create(t, &Dir{Path: t.TempDir(), Reserve: 1}, 1)

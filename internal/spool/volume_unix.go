@@ -20,8 +20,8 @@ func AsFull(err error) error {
 	return err
 }
 
-// volumeFree is what an unprivileged process may still write, in bytes.
-func volumeFree(dir string) (int64, error) {
+// Free is what an unprivileged process may still write to the volume of dir, in bytes.
+func Free(dir string) (int64, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
 		return 0, &os.PathError{Op: "statfs", Path: dir, Err: err}
