@@ -4,10 +4,10 @@ GO       ?= go
 FUZZTIME ?= 1m
 TOOL      = $(GO) tool -modfile=tools/go.mod
 
-.PHONY: help build demo test race lint vuln bench e2e fuzz release clean
+.PHONY: help build demo test race lint vuln bench bench-memory e2e fuzz release clean
 
 help: ## say what there is
-	@sed -nE 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
 
 build: ## both programs, static, to bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/attic-action ./cmd/action
@@ -30,12 +30,15 @@ lint: ## what the tools say: formatting, vet, staticcheck, shellcheck, actionlin
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo 'lint: gofmt -w these files' >&2; exit 1; }
 	$(GO) vet ./...
 	$(TOOL) staticcheck ./...
-	shellcheck .ci/run scripts/demo scripts/fuzz scripts/release scripts/setup $(wildcard scripts/bench scripts/e2e)
+	shellcheck .ci/run scripts/demo scripts/fuzz scripts/release scripts/setup $(wildcard scripts/bench scripts/bench-* scripts/e2e)
 	for file in action/*.js; do node --check $$file || exit 1; done
 	$(if $(wildcard .github/workflows/*.yml),$(TOOL) actionlint)
 
 bench: build ## how fast, beside Nix itself; a table
 	@scripts/bench
+
+bench-memory: build ## sixteen uploads, pushes and pulls at once, in 256 MB of memory
+	@scripts/bench-memory
 
 e2e: build ## workflows, run by act on this machine
 	@scripts/e2e

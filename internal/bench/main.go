@@ -2,6 +2,7 @@
 // closure, and prints a table. It starts everything itself, on this machine, with disk storage:
 //
 //	go run ./internal/bench [--closure PATH] [--rebuilt PATH]
+//	go run ./internal/bench memory    uploads, pushes and pulls at once, in a small memory cgroup
 //
 // closure is the store path of a toplevel; rebuilt is the same after a rebuild of everything (the same
 // contents under other store paths). Without --rebuilt that row is left out. The programs are taken
@@ -19,18 +20,33 @@ import (
 )
 
 func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	var err error
+	switch {
+	case len(os.Args) > 1 && os.Args[1] == "memory":
+		var m *memoryBench
+		if m, err = memoryFlags(os.Args[2:]); err == nil {
+			err = m.run(ctx)
+		}
+	default:
+		err = diskBench().run(ctx)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// diskBench reads the flags of the table with disk storage.
+func diskBench() *bench {
 	var b bench
 	flag.StringVar(&b.closure, "closure", "", "store path of the toplevel to push")
 	flag.StringVar(&b.rebuilt, "rebuilt", "", "the same toplevel after a rebuild of everything")
 	flag.StringVar(&b.bin, "bin", "bin", "folder of attic-action and attic-server")
 	flag.IntVar(&b.runs, "runs", 3, "runs of each timed row; the median is printed")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := b.run(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
-	}
+	return &b
 }
 
 // bench is one run of everything. Its folder is removed at the end.
@@ -38,6 +54,8 @@ type bench struct {
 	closure, rebuilt, bin string
 	runs                  int
 	dir                   string
+	env                   []string // of the server, beside our own
+	group                 *cgroup  // that the server runs in; nil: none
 	rows                  []row
 }
 

@@ -53,6 +53,7 @@ func median(runs []usage) usage {
 type server struct {
 	cmd   *exec.Cmd
 	data  string
+	log   string
 	url   string
 	token string
 	bin   string
@@ -67,11 +68,14 @@ func (b *bench) startServer(ctx context.Context, name string) (*server, error) {
 	s := &server{data: filepath.Join(b.dir, name), bin: filepath.Join(b.bin, "attic-server")}
 	listen := "127.0.0.1:" + strconv.Itoa(port)
 	s.url = "http://" + listen
-	s.cmd = exec.CommandContext(ctx, s.bin, "--data", s.data, "--listen", listen)
-	log, err := os.Create(filepath.Join(b.dir, name+".log"))
+	s.cmd = b.group.command(ctx, s.bin, "--data", s.data, "--listen", listen)
+	s.cmd.Env = append(os.Environ(), b.env...)
+	s.log = filepath.Join(b.dir, name+".log")
+	log, err := os.Create(s.log)
 	if err != nil {
 		return nil, err
 	}
+	defer log.Close() // the server has its own
 	s.cmd.Stderr, s.cmd.Stdout = log, log
 	if err := s.cmd.Start(); err != nil {
 		return nil, err
@@ -79,18 +83,18 @@ func (b *bench) startServer(ctx context.Context, name string) (*server, error) {
 	if err := awaitPort(ctx, listen); err != nil {
 		return nil, err
 	}
-	u, err := timed(ctx, nil, s.bin, "make-token", "--data", s.data, "--sub", "bench", "--validity", "1h",
+	u, err := timed(ctx, b.env, s.bin, "make-token", "--data", s.data, "--sub", "bench", "--validity", "1h",
 		"--pull", "*", "--push", "*", "--create-cache", "*", "--configure-cache", "*")
 	if err != nil {
 		return nil, err
 	}
 	s.token = strings.TrimSpace(string(u.out))
-	return s, s.createCache(ctx)
+	return s, s.createCache(ctx, "bench", "/nix/store")
 }
 
-func (s *server) createCache(ctx context.Context) error {
-	body := `{"keypair":"Generate","is_public":true,"store_dir":"/nix/store","priority":41,"upstream_cache_key_names":[]}`
-	_, err := s.request(ctx, "POST", "/_api/v1/cache-config/bench", strings.NewReader(body), map[string]string{"Content-Type": "application/json"})
+func (s *server) createCache(ctx context.Context, name, storeDir string) error {
+	body := fmt.Sprintf(`{"keypair":"Generate","is_public":true,"store_dir":%q,"priority":41,"upstream_cache_key_names":[]}`, storeDir)
+	_, err := s.request(ctx, "POST", "/_api/v1/cache-config/"+name, strings.NewReader(body), map[string]string{"Content-Type": "application/json"})
 	return err
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -54,25 +55,27 @@ func (b *bench) stockUploads(ctx context.Context) error {
 }
 
 func (s *server) stockUpload(ctx context.Context, p nixcli.PathInfo) error {
+	body, w := io.Pipe()
+	go func() { w.CloseWithError(nar.Dump(w, p.Path.String())) }()
+	defer body.Close()
+	return s.uploadNAR(ctx, "bench", p, body)
+}
+
+// uploadNAR sends a NAR as the stock client does: its description before it in the body, whose length is
+// not told, once and never again.
+func (s *server) uploadNAR(ctx context.Context, cache string, p nixcli.PathInfo, nar io.Reader) error {
 	refs := []string{}
 	for _, r := range p.References {
 		refs = append(refs, r.Base())
 	}
 	info, err := json.Marshal(map[string]any{
-		"cache": "bench", "store_path_hash": p.Path.Hash(), "store_path": p.Path.String(), "references": refs,
+		"cache": cache, "store_path_hash": p.Path.Hash(), "store_path": p.Path.String(), "references": refs,
 		"system": nil, "deriver": nil, "sigs": []string{}, "ca": nil, "nar_hash": p.NarHash.String(), "nar_size": p.NarSize,
 	})
 	if err != nil {
 		return err
 	}
-	body, w := io.Pipe()
-	go func() {
-		_, err := w.Write(info)
-		if err == nil {
-			err = nar.Dump(w, p.Path.String())
-		}
-		w.CloseWithError(err)
-	}()
+	body := struct{ io.Reader }{io.MultiReader(bytes.NewReader(info), nar)}
 	req, err := http.NewRequestWithContext(ctx, "PUT", s.url+"/_api/v1/upload-path", body)
 	if err != nil {
 		return err
