@@ -81,3 +81,18 @@ func FuzzMachine(f *testing.F) {
 		}
 	})
 }
+
+func TestPlanStaysBelowTheLimit(t *testing.T) {
+	for _, limit := range []int64{1, 64 << 20, 220 << 20, 256 << 20, 1 << 30, 24 << 30, math.MaxInt64} {
+		p := NewPlan(limit)
+		if p.InFlight < 8<<20 || p.Database < 4<<20 {
+			t.Errorf("%d: too little to work with: %+v", limit, p)
+		}
+		if limit >= 64<<20 && (p.GoHeap+p.Database > limit/16*13 || p.InFlight > p.GoHeap/2) {
+			t.Errorf("%d: more than there is: %+v", limit, p)
+		}
+	}
+	if p := NewPlan(256 << 20); p.GoHeap != 176<<20 || p.Database != 16<<20 || p.InFlight != 72<<20 {
+		t.Errorf("the machine of 256 MiB that docs/limits.md describes: %+v", p)
+	}
+}

@@ -40,8 +40,13 @@ func (d *Depot) CommitPaths(ctx context.Context, s Scope, items iter.Seq2[api.Pa
 		}
 		batch = append(batch, it)
 	}
+	release, err := d.acquire(ctx, commitCost(batch), packWait)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	var results []api.PathResult
-	err := d.update(ctx, s, func(tx *meta.Tx) (err error) {
+	err = d.update(ctx, s, func(tx *meta.Tx) (err error) {
 		results, err = d.commit(tx, s, batch)
 		return err
 	})

@@ -195,6 +195,11 @@ func markIncomplete(tx *meta.Tx, s Scope, up *Upload) error {
 
 func (d *Depot) ingestNew(ctx context.Context, s Scope, c *claim, body io.Reader) (IngestResult, error) {
 	up := *c.up
+	release, err := d.acquire(ctx, uploadCost(up.NARSize, d.Cut), stockWait)
+	if err != nil {
+		return IngestResult{}, err
+	}
+	defer release()
 	in := &ingestion{depot: d, ctx: ctx, scope: s, size: int64(up.NARSize), own: up.NARSize >= ownPackMin, narState: sha256.New()}
 	defer in.close()
 	hashes := []string{up.Path.Hash()}

@@ -43,6 +43,15 @@ func (d *Depot) PutPack(ctx context.Context, s Scope, name [32]byte, after *[32]
 	if err != nil {
 		return none, err
 	}
+	entries, err := pack.CountEntries(file, size)
+	if err != nil {
+		return none, badRequest("%v", err)
+	}
+	release, err := d.acquire(ctx, verifyCost+int64(entries)*entryCost, packWait)
+	if err != nil {
+		return none, err
+	}
+	defer release()
 	var ix *pack.Index
 	err = d.verifying(ctx, func() (err error) {
 		ix, err = d.verifyPack(ctx, file, size, state)

@@ -123,6 +123,20 @@ func DecodeIndex(frame []byte) (*Index, error) {
 	return ix, nil
 }
 
+// CountEntries is how many entries the index of a pack of size bytes has, by its end alone: what ReadIndex will
+// take can be known before.
+func CountEntries(r io.ReaderAt, size int64) (int, error) {
+	if least := minSpan + frameSize(1); size < least || size > MaxPackSize {
+		return 0, fmt.Errorf("%w: %d bytes, want %d to %d", ErrFormat, size, least, MaxPackSize)
+	}
+	var b [footerSize]byte
+	if err := readAt(r, b[:], size-footerSize); err != nil {
+		return 0, err
+	}
+	f, err := parseFooter(b[:])
+	return f.count, err
+}
+
 // ReadIndex reads the index of a pack of size bytes from its end. The entries it returns cover the
 // pack from its first byte to the index frame. Nothing of the frames is read.
 func ReadIndex(r io.ReaderAt, size int64) (*Index, error) {

@@ -30,7 +30,8 @@ func newGates(l Limits) gates {
 
 // enter waits for n places behind a gate. The stock client repeats nothing, so
 // a request rather waits than fails; after Limits.Queue it is told to come
-// again. The body stays in the client's socket meanwhile, except for its first
+// again. Our client does come again, and is told so before it gives up on a
+// connection that does not move (Limits.Return). The body stays in the client's socket meanwhile, except for its first
 // byte: a request that sends nothing costs a connection, and no place.
 func (g *gates) enter(r *http.Request, gate *gate, n int64) (leave func(), err error) {
 	var m *meter
@@ -41,7 +42,11 @@ func (g *gates) enter(r *http.Request, gate *gate, n int64) (leave func(), err e
 		m = &b.meter
 		m.reset()
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), g.limits.Queue)
+	queue := g.limits.Queue
+	if gate == g.packs || gate == g.commits {
+		queue = g.limits.Return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), queue)
 	defer cancel()
 	leave, err = gate.acquire(ctx, holderOf(r), n, m)
 	switch {
@@ -83,18 +88,49 @@ func (s *Server) withBody(r *http.Request, use func(body []byte) error) error {
 	if reserve > limit {
 		return tooLarge(limit)
 	}
-	if reserve > smallBody {
-		leave, err := s.heavy.enter(r, s.heavy.bodies, reserve)
-		if err != nil {
-			return err
-		}
-		defer leave()
-	}
-	b, err := readAtMost(r.Body, limit, r.ContentLength)
+	b, leave, err := s.readBody(r, limit, reserve)
 	if err != nil {
 		return err
 	}
+	defer leave()
 	return use(b)
+}
+
+// bodyCost is how many times its bytes a body takes when it is decoded and answered: strings and slices, look-ups,
+// the answer.
+const bodyCost = 4
+
+// readBody reads the whole body, of which reserve bytes are expected. Bytes of large ones are counted until leave
+// is called: by who sent them while they come, and by what becomes of them, in the budget of all requests, once
+// they are here. A slow client holds none of the latter.
+func (s *Server) readBody(r *http.Request, limit, reserve int64) (b []byte, leave func(), err error) {
+	leaveGate, release := func() {}, func() {}
+	leave = func() { release(); leaveGate() }
+	if reserve > smallBody {
+		if leaveGate, err = s.heavy.enter(r, s.heavy.bodies, reserve); err != nil {
+			return nil, nil, err
+		}
+	}
+	b, err = readAtMost(r.Body, limit, r.ContentLength)
+	if err == nil && reserve > smallBody {
+		release, err = s.acquire(r.Context(), int64(len(b))*bodyCost)
+	}
+	if err != nil {
+		leaveGate()
+		return nil, nil, err
+	}
+	return b, leave, nil
+}
+
+// acquire takes n bytes of the budget of all requests, and gives up like a gate.
+func (s *Server) acquire(ctx context.Context, n int64) (release func(), err error) {
+	within, cancel := context.WithTimeout(ctx, s.Limits.Queue)
+	defer cancel()
+	release, err = s.Memory.Acquire(within, n)
+	if err != nil && ctx.Err() == nil {
+		return nil, overloaded("The server has no memory for this request at the moment.")
+	}
+	return release, err
 }
 
 // readAtMost reads all of r, up to limit bytes. The hint may be -1.

@@ -88,18 +88,15 @@ func validAuthority(host string) bool {
 	return !strings.ContainsAny(host, "]%") && strings.Count(host, ":") <= 1
 }
 
-// Limits of one request, told to our clients.
-const (
-	maxPathsBytes    = 16 << 20
-	maxMissingChunks = 64 << 10
-)
+// maxMissingChunks is how many chunks one question may be about. Our clients are told.
+const maxMissingChunks = 64 << 10
 
 func (s *Server) extension() *api.Extension {
 	return &api.Extension{
 		Cut: api.Cut{Version: chunk.Version, Min: s.Cut.Min, Avg: s.Cut.Avg, Max: s.Cut.Max, Literal: chunk.LiteralMax},
 		// The index's version, APK1.
 		Packs:  []int{1},
-		Limits: api.Limits{PackBytes: pack.MaxPackSize, PathsBytes: maxPathsBytes, MissingChunks: maxMissingChunks},
+		Limits: api.Limits{PackBytes: pack.MaxPackSize, PathsBytes: s.Limits.PathsBytes, MissingChunks: maxMissingChunks},
 		Routes: api.Routes(),
 	}
 }

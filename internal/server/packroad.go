@@ -44,10 +44,15 @@ func (s *Server) missingChunks(w http.ResponseWriter, r *http.Request) error {
 	if r.ContentLength > limit {
 		return tooLargeJSON(limit)
 	}
-	body, err := readAtMost(r.Body, limit, r.ContentLength)
+	reserve := r.ContentLength
+	if reserve < 0 {
+		reserve = limit
+	}
+	body, leave, err := s.readBody(r, limit, min(reserve, s.Limits.BodyBudget))
 	if err != nil {
 		return err
 	}
+	defer leave()
 	if len(body)%len(chunk.ID{}) != 0 {
 		return requestError("the body is not a row of %d-byte hashes", len(chunk.ID{}))
 	}
@@ -145,12 +150,12 @@ func (s *Server) commitPaths(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer leave()
-	body, done, err := decoded(r)
+	body, done, err := decoded(r, s.Limits.PathsBytes)
 	if err != nil {
 		return err
 	}
 	defer done()
-	results, err := s.Depot.CommitPaths(r.Context(), scope, api.ReadPaths(body, maxPathsBytes))
+	results, err := s.Depot.CommitPaths(r.Context(), scope, api.ReadPaths(body, s.Limits.PathsBytes))
 	if err != nil {
 		return err
 	}
@@ -161,13 +166,13 @@ func (s *Server) commitPaths(w http.ResponseWriter, r *http.Request) error {
 
 // decoded takes a Content-Encoding off the body. What it decodes to is bounded
 // by the reader of paths; the decoder's own memory is bounded here.
-func decoded(r *http.Request) (body io.Reader, done func(), err error) {
+func decoded(r *http.Request, limit int64) (body io.Reader, done func(), err error) {
 	switch encoding := r.Header.Get("Content-Encoding"); encoding {
 	case "", "identity":
 		return r.Body, func() {}, nil
 	case "zstd":
 		dec, err := zstd.NewReader(r.Body, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-			zstd.WithDecoderMaxWindow(8<<20), zstd.WithDecoderMaxMemory(maxPathsBytes+1))
+			zstd.WithDecoderMaxWindow(8<<20), zstd.WithDecoderMaxMemory(uint64(limit)+1))
 		if err != nil {
 			return nil, nil, fmt.Errorf("open zstd body: %w", err)
 		}

@@ -118,10 +118,12 @@ type Limits struct {
 	Body        int64         // bytes of a JSON body; 64 MiB
 	Anonymous   int64         // bytes of a JSON body without a usable token; 2 MiB, which is Attic's limit
 	BodyBudget  int64         // bytes of JSON bodies in memory together; 64 MiB
+	PathsBytes  int64         // decoded bytes of one commit, told to our clients; 16 MiB
 	Uploads     int           // upload-path requests at a time; 16
 	Packs       int           // packs at a time; 16
 	Commits     int           // paths requests at a time; 4
 	Queue       time.Duration // how long a request waits for its turn before 503; 10 minutes, for the stock client does not come back
+	Return      time.Duration // the same for packs and commits, whose client comes back; 45 s
 	Patience    time.Duration // how long one with a place may wait for 256 KiB of its body while others wait for a place; 10 s
 	Stall       time.Duration // how long a request may make no progress; 60 s
 	Drain       int64         // bytes of an unread body that are read away after an early answer; 64 MiB
@@ -137,10 +139,12 @@ func (l Limits) withDefaults() Limits {
 	def(&l.Body, 64<<20)
 	def(&l.Anonymous, 2<<20)
 	def(&l.BodyBudget, 64<<20)
+	def(&l.PathsBytes, 16<<20)
 	def(&l.Uploads, 16)
 	def(&l.Packs, 16)
 	def(&l.Commits, 4)
 	def(&l.Queue, 10*time.Minute)
+	def(&l.Return, min(45*time.Second, l.Queue))
 	def(&l.Patience, 10*time.Second)
 	def(&l.Stall, time.Minute)
 	def(&l.Drain, 64<<20)
