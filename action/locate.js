@@ -37,14 +37,17 @@ function parseSums(text) {
   return sums;
 }
 
-async function locate({ env, platform, arch, root, log, fetch = globalThis.fetch, build = goBuild }) {
+// locate returns the program's path. again is for the post step, which takes what the main step built.
+async function locate({ env, platform, arch, root, log, again = false, fetch = globalThis.fetch, build = goBuild }) {
   if (env.ATTIC_ACTION_BINARY) return env.ATTIC_ACTION_BINARY;
   const name = target(platform, arch);
   const temp = env.RUNNER_TEMP || require('node:os').tmpdir();
   const sums = await read(path.join(root, 'SHA256SUMS'));
   if (sums === null) {
+    const built = path.join(temp, name);
+    if (again && await read(built) !== null) return built;
     log('attic-action: no release is committed here, so it is built from source');
-    return build(path.dirname(root), path.join(temp, name));
+    return build(path.dirname(root), built);
   }
   const { url, digests } = parseSums(sums.toString());
   const digest = digests[name];
@@ -69,15 +72,26 @@ async function download(fetch, url) {
     try {
       const res = await fetch(url, { signal: AbortSignal.timeout(120_000) });
       if (!res.ok) throw Object.assign(new Error(`status ${res.status}`), { final: res.status < 500 && res.status !== 429 });
-      if (Number(res.headers.get('content-length') ?? 0) > sizeMax) throw Object.assign(new Error('it is too large'), { final: true });
-      const bytes = Buffer.from(await res.arrayBuffer());
-      if (bytes.length > sizeMax) throw Object.assign(new Error('it is too large'), { final: true });
-      return bytes;
+      return await body(res);
     } catch (err) {
       if (err.final || attempt === 3) throw new Error(`download ${url}: ${err.cause?.message ?? err.message}`);
       await new Promise((done) => setTimeout(done, attempt * 500 * (1 + Math.random())));
     }
   }
+}
+
+// body reads an answer, and no more of it than a program can have: without a length it might never end.
+async function body(res) {
+  const tooLarge = Object.assign(new Error('it is too large'), { final: true });
+  if (Number(res.headers.get('content-length') ?? 0) > sizeMax) throw tooLarge;
+  const parts = [];
+  let size = 0;
+  for await (const part of res.body) {
+    size += part.length;
+    if (size > sizeMax) throw tooLarge;
+    parts.push(part);
+  }
+  return Buffer.concat(parts);
 }
 
 async function goBuild(source, out) {

@@ -4,7 +4,9 @@ const test = require('node:test');
 const assert = require('node:assert/strict');
 const { createHash } = require('node:crypto');
 const { spawnSync } = require('node:child_process');
+const { once } = require('node:events');
 const fs = require('node:fs');
+const http = require('node:http');
 const os = require('node:os');
 const path = require('node:path');
 const { locate, parseSums, target } = require('./locate.js');
@@ -98,16 +100,88 @@ test('machines are named as releases name them', () => {
   assert.equal(target('darwin', 'arm64'), 'attic-action_darwin_arm64');
 });
 
-test('main.js hands over "main" and the exit code', (t) => {
+// serve runs a server on this machine and returns its URL.
+async function serve(t, handler) {
+  const server = http.createServer(handler).listen(0, '127.0.0.1');
+  t.after(() => server.close());
+  await once(server, 'listening');
+  return `http://127.0.0.1:${server.address().port}`;
+}
+
+// over sends what is asked of the release to a real server.
+function over(s, base) {
+  s.fetch = (url, options) => fetch(base + new URL(url).pathname, options);
+  return s;
+}
+
+test('a download is followed where a release sends it', async (t) => {
+  const base = await serve(t, (req, res) => {
+    if (req.url.startsWith('/stored')) return res.end(program);
+    res.writeHead(302, { location: '/stored?signature=x' }).end();
+  });
+  assert.deepEqual(fs.readFileSync(await locate(over(stage(t), base))), program);
+});
+
+test('a download that breaks off is tried again, and is not kept', async (t) => {
+  let times = 0;
+  const base = await serve(t, (req, res) => {
+    times++;
+    res.writeHead(200, { 'content-length': program.length });
+    res.write(program.subarray(0, 5), () => res.destroy());
+  });
+  const s = over(stage(t), base);
+  await assert.rejects(locate(s), /download .*attic-action_linux_amd64: /);
+  assert.equal(times, 3);
+  assert.equal(fs.existsSync(s.env.RUNNER_TOOL_CACHE), false);
+});
+
+test('a download without an end is broken off', async (t) => {
+  let stopped;
+  const ended = new Promise((done) => { stopped = done; });
+  const base = await serve(t, (req, res) => {
+    const part = Buffer.alloc(8 << 20);
+    const more = () => { while (res.write(part)); };
+    res.on('drain', more).on('close', stopped);
+    more();
+  });
+  await assert.rejects(locate(over(stage(t), base)), /it is too large/);
+  await ended;
+});
+
+test('the post step finds what the main step used', async (t) => {
+  const released = stage(t);
+  const file = await locate(released);
+  released.fetch = async () => { throw new TypeError('fetch failed'); };
+  assert.equal(await locate({ ...released, again: true }), file);
+  const source = stage(t, { sums: null });
+  const built = path.join(source.env.RUNNER_TEMP, 'attic-action_linux_amd64');
+  source.build = async (from, out) => { fs.writeFileSync(out, program); return out; };
+  assert.equal(await locate(source), built);
+  source.build = async () => assert.fail('it is built again');
+  assert.equal(await locate({ ...source, again: true }), built);
+});
+
+// phase runs main.js or post.js with a program that says what it was called with.
+function phase(t, script, env) {
   const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'main-'));
   t.after(() => fs.rmSync(dir, { recursive: true }));
   const binary = path.join(dir, 'program');
   fs.writeFileSync(binary, '#!/bin/sh\necho "got $*"\nexit 7\n', { mode: 0o755 });
-  const run = (env) => spawnSync(process.execPath, [path.join(__dirname, 'main.js')], { env: { ...process.env, ...env }, encoding: 'utf8' });
-  const good = run({ ATTIC_ACTION_BINARY: binary });
+  return spawnSync(process.execPath, [path.join(__dirname, script)], { env: { ...process.env, ATTIC_ACTION_BINARY: binary, ...env }, encoding: 'utf8' });
+}
+
+test('main.js hands over "main" and the exit code', (t) => {
+  const good = phase(t, 'main.js', {});
   assert.equal(good.status, 7);
   assert.equal(good.stdout, 'got main\n');
-  const bad = run({ ATTIC_ACTION_BINARY: path.join(dir, 'no\nne') });
+  const bad = phase(t, 'main.js', { ATTIC_ACTION_BINARY: '/no\nne' });
   assert.equal(bad.status, 1);
   assert.match(bad.stdout, /^::error title=attic-action::start .*no%0Ane: [^\n]*\n$/);
+});
+
+test('post.js hands over "post", if there was a main step', (t) => {
+  assert.equal(phase(t, 'post.js', { STATE_dir: '/x' }).stdout, 'got post\n');
+  const none = phase(t, 'post.js', { STATE_dir: '' });
+  assert.equal(none.status, 0);
+  assert.equal(none.stdout, '');
 });

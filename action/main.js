@@ -1,24 +1,4 @@
-// The first step of the action: finds the program for this machine and hands over. It has no dependencies, so what is
-// committed here is what runs.
+// The step itself.
 'use strict';
 
-const { locate } = require('./locate.js');
-const { spawn } = require('node:child_process');
-
-async function main() {
-  const binary = await locate({ env: process.env, platform: process.platform, arch: process.arch, root: __dirname, log: console.log });
-  const child = spawn(binary, ['main'], { stdio: 'inherit' });
-  // The runner signals this process when a job is cancelled; the program knows what to do about it.
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal));
-  child.on('error', (err) => fail(`start ${binary}: ${err.message}`));
-  child.on('exit', (code) => { process.exitCode = code ?? 1; });
-}
-
-// fail ends the step with one line. A message is never a second command: line breaks and % are escaped.
-function fail(message) {
-  const text = String(message).replaceAll('%', '%25').replaceAll('\r', '%0D').replaceAll('\n', '%0A');
-  console.log(`::error title=attic-action::${text}`);
-  process.exitCode = 1;
-}
-
-main().catch((err) => fail(err.message));
+require('./run.js').hand('main');

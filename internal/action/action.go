@@ -1,14 +1,21 @@
-// Package action is the main job of the GitHub Action: it finds the hosts of a flake, builds each, and pushes each
-// closure as soon as it is built.
+// Package action is what the steps of the GitHub Action do: find the hosts of a flake, build each, and push each closure
+// as soon as it is built.
 //
-//	inputs ── Login ──────────── ID token → cache token, renewed before it ends
+//	inputs ── Login ──────────── ID token → cache token, renewed before it ends      login.go, refusal.go
 //	   │
-//	Discover ── every nixosConfigurations.*, each evaluated on its own
+//	substitute ── nix.conf, netrc   what the cache holds is not built again          substitute.go
 //	   │
-//	build ─► build ─► build      one after the other: Nix uses all cores by itself
-//	   └► push ─► push ─► push   each while the next host builds
+//	choose ── nixosConfigurations.* and other outputs, each evaluated on its own      attrs.go, discover.go
 //	   │
-//	outputs, summary, table      also when a host failed
+//	sort ──── broken · for another machine · whole on the cache · to be built         sort.go
+//	   │
+//	build ─► build ─► build      one after the other: Nix uses all cores by itself    work.go
+//	   └► push ─► push ─► push   each while the next host builds, then pinned         cache.go, pins.go
+//	   │
+//	outputs, summary, table      also when a host failed, or nothing began            tell.go
+//
+// With matrix, the first job stops where building would begin and prints who builds what (matrix.go); the last job
+// asks the cache what became of it (aggregate.go). The post step takes back what later steps were given (post.go).
 //
 // One host's failure stops no other host. It fails the job at the end, by its name.
 package action
@@ -18,10 +25,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os/exec"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/org/attic-action/internal/client"
 	"github.com/org/attic-action/internal/github"
 	"github.com/org/attic-action/internal/nix"
 	"github.com/org/attic-action/internal/nixcli"
@@ -30,24 +39,14 @@ import (
 
 // Nix is the part of a nixcli.Nix that the action uses.
 type Nix interface {
+	Version(ctx context.Context) (nixcli.Version, error)
+	Settings(ctx context.Context) (nixcli.Settings, error)
+	Ignored(ctx context.Context) ([]string, error)
 	Hosts(ctx context.Context, flake string) ([]string, error)
-	EvalHost(ctx context.Context, flake, name string) (nixcli.Host, error)
-	Build(ctx context.Context, drvPath string, log io.Writer) (nix.StorePath, error)
-	CurrentSystem(ctx context.Context) (string, error)
-	ExtraPlatforms(ctx context.Context) ([]string, error)
-}
-
-// Sent is what a push came to.
-type Sent struct {
-	Paths    int   // store paths of the closure that the cache must have
-	Pushed   int   // of them, those that were sent now
-	Bytes    int64 // of request bodies
-	Requests int
-}
-
-// Pusher sends the closure of a store path to the cache. An error may come with what was sent before it.
-type Pusher interface {
-	Push(ctx context.Context, path nix.StorePath) (Sent, error)
+	Names(ctx context.Context, flake string, at nixcli.Attr) ([]string, error)
+	Eval(ctx context.Context, flake string, at nixcli.Attr) (nixcli.Host, error)
+	Plan(ctx context.Context, drvPath, output string) (nixcli.Plan, error)
+	Build(ctx context.Context, drvPath, output string, log io.Writer) (nix.StorePath, error)
 }
 
 // TokenSource returns the token for the next request.
@@ -58,9 +57,10 @@ type Action struct {
 	Runner *github.Runner
 	Nix    Nix
 	Login  *Login
-	// Connect returns the pusher to the cache of the inputs. It fails on what would make every push fail: an unknown
-	// cache, a token without the right.
-	Connect func(ctx context.Context, in Inputs, token TokenSource) (Pusher, error)
+	// Connect returns the cache of the inputs, without asking it anything. A nil token is for somebody who has none.
+	Connect func(in Inputs, token TokenSource) (Cache, error)
+	Setenv  func(name, value string) // for Nix, from now on
+	Home    string                   // the user's folder, as Nix sees it
 	Now     func() time.Time
 }
 
@@ -74,59 +74,157 @@ func (e *HostsError) Error() string {
 	return fmt.Sprintf("%d hosts failed: %s", len(e.Names), strings.Join(e.Names, ", "))
 }
 
+// run is one run on its way.
+type run struct {
+	*Action
+	in     Inputs
+	cache  Cache          // nil: it can't even be asked
+	config *client.Config // nil likewise
+	pushes bool           // there is a token that may push
+	report report.Report
+	matrix any       // value of the output; nil sets none
+	plan   []planned // likewise
+}
+
 // Run does all of it. Its error is nil when every host that this machine can build is built and, unless there is no
-// token to be had, pushed. Outputs and summary are written in any case that got as far as knowing the hosts.
+// token to be had, pushed. Outputs and summary are written in any case.
 func (a *Action) Run(ctx context.Context, in Inputs) error {
+	r := &run{Action: a, in: in, report: report.Report{Server: in.Server, Cache: in.Cache}}
 	start := a.Now()
-	pusher, notes, err := a.connect(ctx, in)
+	err := r.all(ctx)
+	r.report.Time = a.Now().Sub(start)
+	if told := r.tell(); told != nil {
+		err = errors.Join(err, told)
+	}
 	if err != nil {
 		return a.refused(err)
-	}
-	defer a.Login.Logout(ctx)
-	hosts, err := a.choose(ctx, in)
-	if err != nil {
-		return err
-	}
-	r := report.Report{Server: in.Server, Cache: in.Cache, Notes: notes}
-	if r.Hosts, r.Requests, err = a.work(ctx, hosts, pusher); err != nil {
-		return err
-	}
-	r.Time = a.Now().Sub(start)
-	if err := a.tell(r); err != nil {
-		return err
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if failed := r.Failed(); len(failed) > 0 {
+	if failed := r.report.Failed(); len(failed) > 0 && !in.Matrix { // in a matrix, each fails in a job of its own
 		return &HostsError{failed}
 	}
 	return nil
 }
 
-// connect returns the pusher, or nil and what the reader can do about it where this job can't get a token.
-func (a *Action) connect(ctx context.Context, in Inputs) (Pusher, []string, error) {
-	_, err := a.Login.Token(ctx)
-	if errors.Is(err, github.ErrNoIDToken) {
-		note := a.withoutToken()
-		a.Runner.Warning("nothing is pushed", note)
-		return nil, []string{note}, nil
+func (r *run) all(ctx context.Context) error {
+	if r.in.Needs == nil {
+		if err := r.checkNix(ctx); err != nil {
+			return err
+		}
+	}
+	if err := r.connect(ctx); err != nil {
+		return err
+	}
+	defer r.Login.Logout(ctx)
+	if r.in.Needs != nil {
+		return r.aggregate(ctx)
+	}
+	if r.in.Substitute && r.config != nil {
+		defer r.substituteFrom(ctx, r.in, r.config).keep(ctx)()
+	}
+	settings, err := r.Nix.Settings(ctx)
+	if err != nil {
+		return err
+	}
+	hosts, err := r.choose(ctx, settings.System)
+	if err != nil {
+		return err
+	}
+	jobs, err := r.sort(ctx, hosts, settings.Systems)
+	switch {
+	case err != nil:
+		return err
+	case r.in.Matrix:
+		r.toMatrix(jobs, settings.System)
+	case r.in.DryRun:
+		r.dryRun(ctx, jobs)
+	default:
+		r.work(ctx, jobs)
+	}
+	return nil
+}
+
+// oldest is the first Nix with flakes.
+var oldest = nixcli.Version{Major: 2, Minor: 4}
+
+// checkNix says in one line what is missing.
+func (a *Action) checkNix(ctx context.Context) error {
+	const add = "put a step before this one that installs a present Nix, such as: - uses: DeterminateSystems/nix-installer-action@main"
+	v, err := a.Nix.Version(ctx)
+	switch {
+	case errors.Is(err, exec.ErrNotFound):
+		return errors.New("there is no nix on the PATH; " + add)
+	case err != nil:
+		return err
+	case v.Major < oldest.Major || v.Major == oldest.Major && v.Minor < oldest.Minor:
+		return fmt.Errorf("%s is too old for flakes, which came with 2.4; %s", v, add)
+	}
+	return nil
+}
+
+// connect finds out whether there is a cache, and whether this job may push to it. Where it may not, for a reason that
+// is no mistake, it says what would change that, and goes on.
+func (r *run) connect(ctx context.Context) error {
+	token := r.Login.Token
+	_, err := token(ctx)
+	var refused *RefusedError
+	switch {
+	case errors.Is(err, github.ErrNoIDToken):
+		r.note("nothing is pushed", r.withoutToken())
+		token = nil
+	case errors.As(err, &refused) && r.event() == "pull_request":
+		r.note("nothing is pushed", "Nothing was pushed: "+refused.Error()+". Policies accept pull requests only where they say so.")
+		token = nil
+	case err != nil:
+		return err
+	case !r.Login.May("push"):
+		if r.event() != "pull_request" && !r.in.DryRun {
+			return r.Login.lacks("push")
+		}
+		r.note("nothing is pushed", "Nothing was pushed: the policy that accepts this workflow lets it pull from "+r.in.Cache+" only.")
+	default:
+		r.pushes = true
+	}
+	cache, err := r.Connect(r.in, token)
+	if err != nil {
+		return err
+	}
+	var config *client.Config
+	// Before anything is built: a cache that does not exist is known in a second, not in an hour.
+	err = r.Login.patience().do(ctx, func(ctx context.Context) (err error) {
+		config, err = cache.Config(ctx)
+		return worthAsking(err)
+	})
+	if status := client.Status(err); token == nil && (status == 401 || status == 403 || status == 404) {
+		r.note("not pulling from the cache", "Nothing was pulled from the cache: it is private, or there is none called "+r.in.Cache+".")
+		return nil
 	}
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	p, err := a.Connect(ctx, in, a.Login.Token)
-	return p, nil, err
+	r.cache, r.config = cache, config
+	return nil
+}
+
+// note says something in the log and in the summary.
+func (r *run) note(title, text string) {
+	r.Runner.Warning(title, text)
+	r.report.Notes = append(r.report.Notes, text)
 }
 
 // withoutToken says why there is no ID token and what would change that.
 func (a *Action) withoutToken() string {
 	if a.fromFork() {
-		return "Nothing was pushed: this run belongs to a pull request from a fork, and GitHub gives those no ID token."
+		return "Nothing was pushed: this run belongs to a pull request from a fork, and GitHub gives those no ID token, whether or not the " +
+			"workflow says id-token: write."
 	}
 	return "Nothing was pushed: GitHub gave this job no ID token. These lines in the workflow change that:\n" +
 		"    permissions:\n      id-token: write\n      contents: read\n"
 }
+
+func (a *Action) event() string { return a.Runner.Getenv("GITHUB_EVENT_NAME") }
 
 func (a *Action) fromFork() bool {
 	c, err := a.Runner.Context()
@@ -152,22 +250,38 @@ func (a *Action) refused(err error) error {
 	return errors.Join(err, a.Runner.AddSummary(summary))
 }
 
-// choose finds the flake's hosts and keeps those that the inputs ask for.
-func (a *Action) choose(ctx context.Context, in Inputs) ([]nixcli.Host, error) {
-	names, err := a.Nix.Hosts(ctx, in.Flake)
+// choose finds what the inputs ask for, and evaluates it.
+func (r *run) choose(ctx context.Context, system string) ([]nixcli.Host, error) {
+	var attrs []nixcli.Attr
+	if others := len(r.in.Attrs.lines) > 0; !others || !r.in.Hosts.none() {
+		names, err := r.Nix.Hosts(ctx, r.in.Flake)
+		if err != nil && !(others && errors.Is(err, nixcli.ErrNoHosts)) {
+			return nil, err
+		}
+		for _, name := range names {
+			if r.in.Hosts.Match(name) {
+				attrs = append(attrs, nixcli.HostAttr(name))
+			}
+		}
+		if len(attrs) == 0 && !others {
+			return nil, fmt.Errorf("input hosts: no pattern matches one of the flake's hosts, which are %s", strings.Join(names, ", "))
+		}
+	}
+	more, err := r.in.Attrs.Expand(ctx, r.Nix, r.in.Flake, system)
 	if err != nil {
 		return nil, err
 	}
-	chosen := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return !in.Hosts.Match(n) })
-	if len(chosen) == 0 {
-		return nil, fmt.Errorf("input hosts: no pattern matches one of the flake's hosts, which are %s", strings.Join(names, ", "))
+	for _, at := range more {
+		if !slices.ContainsFunc(attrs, func(b nixcli.Attr) bool { return slices.Equal(at, b) }) {
+			attrs = append(attrs, at)
+		}
 	}
-	a.Runner.Group(fmt.Sprintf("Evaluate %d of %d hosts of %s", len(chosen), len(names), in.Flake))
-	defer a.Runner.EndGroup()
-	hosts, err := evaluate(ctx, a.Nix, in.Flake, chosen)
+	r.Runner.Group(fmt.Sprintf("Evaluate %d outputs of %s", len(attrs), r.in.Flake))
+	defer r.Runner.EndGroup()
+	hosts, err := evaluate(ctx, r.Nix, r.in.Flake, attrs, r.in.EvalJobs)
 	for _, h := range hosts {
 		if h.Err == nil {
-			a.Runner.Printf("%s (%s): %s\n", h.Name, h.System, h.DrvPath)
+			r.Runner.Printf("%s (%s): %s\n", h.Name, h.System, h.DrvPath)
 		}
 	}
 	return hosts, err

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -16,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/org/attic-action/internal/client"
 	"github.com/org/attic-action/internal/github"
 	"github.com/org/attic-action/internal/nix"
 	"github.com/org/attic-action/internal/nixcli"
@@ -23,11 +25,20 @@ import (
 
 // fakeNix is a flake in memory on an x86_64-linux machine. A host builds if its name holds no "broken".
 type fakeNix struct {
-	hosts map[string]string // name → system; "" does not evaluate
-	built []string
+	hosts    map[string]string   // name → system; "" does not evaluate
+	others   map[string][]string // names by path, "packages.x86_64-linux"
+	version  nixcli.Version
+	missing  error
+	ignored  []string
+	netrc    string
+	built    []string
+	building func(drv string)
 }
 
-func (n *fakeNix) Hosts(context.Context, string) ([]string, error) {
+func (n *fakeNix) Version(context.Context) (nixcli.Version, error) { return n.version, n.missing }
+func (n *fakeNix) Ignored(context.Context) ([]string, error)       { return n.ignored, nil }
+
+func (n *fakeNix) Hosts(ctx context.Context, flake string) ([]string, error) {
 	var names []string
 	for name := range n.hosts {
 		names = append(names, name)
@@ -39,15 +50,40 @@ func (n *fakeNix) Hosts(context.Context, string) ([]string, error) {
 	return names, nil
 }
 
-func (n *fakeNix) EvalHost(_ context.Context, _, name string) (nixcli.Host, error) {
-	if n.hosts[name] == "" {
-		return nixcli.Host{}, errors.New("error: undefined variable 'x'\n  at flake.nix:3\n::error::pwned")
+func (n *fakeNix) Names(_ context.Context, _ string, at nixcli.Attr) ([]string, error) {
+	names, ok := n.others[at.String()]
+	if !ok {
+		return nil, nixcli.ErrNoOutput
 	}
-	return nixcli.Host{Name: name, System: n.hosts[name], DrvPath: "/nix/store/" + strings.Repeat("d", 32) + "-" + name + ".drv"}, nil
+	return names, nil
 }
 
-func (n *fakeNix) Build(_ context.Context, drv string, log io.Writer) (nix.StorePath, error) {
+func (n *fakeNix) Eval(_ context.Context, _ string, at nixcli.Attr) (nixcli.Host, error) {
+	system := "x86_64-linux"
+	if name, ok := at.Host(); ok {
+		system = n.hosts[name]
+	}
+	if system == "" {
+		return nixcli.Host{}, errors.New("error: undefined variable 'x'\n  at flake.nix:3\n::error::pwned")
+	}
+	name := at[len(at)-1]
+	return nixcli.Host{System: system, DrvPath: "/nix/store/" + strings.Repeat("d", 32) + "-" + name + ".drv", Output: "out", OutPath: outPath(name)}, nil
+}
+
+// outPath is where a host's toplevel would be: its hash tells the name's length.
+func outPath(name string) string {
+	return "/nix/store/" + strings.Repeat(string("0123456789abcdf"[len(name)%15]), 32) + "-nixos-system"
+}
+
+func (n *fakeNix) Plan(context.Context, string, string) (nixcli.Plan, error) {
+	return nixcli.Plan{Build: make([]nix.StorePath, 3), Fetch: make([]nix.StorePath, 5)}, nil
+}
+
+func (n *fakeNix) Build(_ context.Context, drv, _ string, log io.Writer) (nix.StorePath, error) {
 	n.built = append(n.built, drv)
+	if n.building != nil {
+		n.building(drv)
+	}
 	fmt.Fprintf(log, "building %s\n::set-output name=x::y\n", drv)
 	if strings.Contains(drv, "broken") {
 		return nix.StorePath{}, &nixcli.BuildError{Drv: drv, Log: []string{"cc: no such file", "::error::from the log"}, Command: "nix log x"}
@@ -55,32 +91,64 @@ func (n *fakeNix) Build(_ context.Context, drv string, log io.Writer) (nix.Store
 	return nix.ParseStorePath("/nix/store/" + strings.Repeat("a", 32) + "-nixos-system")
 }
 
-func (n *fakeNix) CurrentSystem(context.Context) (string, error) { return "x86_64-linux", nil }
-func (n *fakeNix) ExtraPlatforms(context.Context) ([]string, error) {
-	return []string{"i686-linux"}, nil
+func (n *fakeNix) Settings(context.Context) (nixcli.Settings, error) {
+	return nixcli.Settings{System: "x86_64-linux", Systems: []string{"x86_64-linux", "i686-linux"}, Netrc: n.netrc}, nil
 }
 
-// fakePusher pushes what does not hold the word.
-type fakePusher struct {
-	token  TokenSource
-	fails  error
-	pushed int
+// fakeCache has whatever it is told.
+type fakeCache struct {
+	token    TokenSource // nil: nobody's
+	config   client.Config
+	private  bool // without a token there is nothing
+	fails    error
+	down     int // answers that say the server is being deployed
+	complete []string
+	pinFails error
+	pinned   []string
+	pushed   int
 }
 
-func (p *fakePusher) Push(ctx context.Context, _ nix.StorePath) (Sent, error) {
-	if _, err := p.token(ctx); err != nil {
+func (c *fakeCache) Config(ctx context.Context) (*client.Config, error) {
+	if c.down > 0 {
+		c.down--
+		return nil, &client.StatusError{Method: "GET", URL: &url.URL{}, Status: 503}
+	}
+	if c.private && c.token == nil {
+		return nil, &client.StatusError{Method: "GET", URL: &url.URL{}, Status: 401}
+	}
+	return &c.config, nil
+}
+
+func (c *fakeCache) Complete(_ context.Context, paths []nix.StorePath) (map[nix.StorePath]bool, error) {
+	some := map[nix.StorePath]bool{}
+	for _, p := range paths {
+		some[p] = slices.Contains(c.complete, p.String())
+	}
+	return some, nil
+}
+
+func (c *fakeCache) Push(ctx context.Context, _ nix.StorePath) (Sent, error) {
+	if _, err := c.token(ctx); err != nil {
 		return Sent{}, err
 	}
-	p.pushed++
-	return Sent{Paths: 12, Pushed: 3, Bytes: 4500, Requests: 5}, p.fails
+	c.pushed++
+	return Sent{Paths: 12, Pushed: 3, Bytes: 4500, Requests: 5}, c.fails
 }
+
+func (c *fakeCache) Pin(_ context.Context, name string, path nix.StorePath, keep int) error {
+	c.pinned = append(c.pinned, fmt.Sprintf("%s %s %d", name, path.Name(), keep))
+	return c.pinFails
+}
+
+const publicKey = "system:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 
 // stage is an action with all its surroundings.
 type stage struct {
 	*Action
 	nix    *fakeNix
 	server *fakeServer
-	pusher *fakePusher
+	pusher *fakeCache
+	set    map[string]string // of Nix's environment
 	out    *bytes.Buffer
 	env    map[string]string
 }
@@ -91,14 +159,23 @@ func newStage(t *testing.T, hosts map[string]string) *stage {
 	env := map[string]string{
 		"GITHUB_ACTIONS": "true", "GITHUB_OUTPUT": filepath.Join(dir, "output"), "GITHUB_STEP_SUMMARY": filepath.Join(dir, "summary"),
 		"INPUT_SERVER": "http://cache.example/", "INPUT_CACHE": "system",
+		"RUNNER_TEMP": dir, "GITHUB_ENV": filepath.Join(dir, "env"), "GITHUB_STATE": filepath.Join(dir, "state"),
+		"GITHUB_EVENT_NAME": "push", "GITHUB_REF": "refs/heads/main", "GITHUB_REPOSITORY": "acme/infra",
 		"ACTIONS_ID_TOKEN_REQUEST_URL": "http://github.example/idtoken?v=2", "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "request-token",
 	}
-	s := &stage{nix: &fakeNix{hosts: hosts}, server: &fakeServer{expires: 900}, pusher: &fakePusher{}, out: new(bytes.Buffer), env: env}
+	s := &stage{
+		nix:    &fakeNix{hosts: hosts, version: nixcli.Version{Major: 2, Minor: 8}},
+		server: &fakeServer{expires: 900}, out: new(bytes.Buffer), env: env, set: map[string]string{},
+		pusher: &fakeCache{config: client.Config{PublicKey: publicKey, IsPublic: true}},
+	}
 	runner := &github.Runner{Getenv: func(k string) string { return env[k] }, Stdout: s.out, HTTP: &http.Client{Transport: s.server}}
-	s.Action = &Action{Runner: runner, Nix: s.nix, Now: time.Now, Connect: func(_ context.Context, _ Inputs, token TokenSource) (Pusher, error) {
-		s.pusher.token = token
-		return s.pusher, nil
-	}}
+	s.Action = &Action{
+		Runner: runner, Nix: s.nix, Now: time.Now, Home: "/home/me", Setenv: func(k, v string) { s.set[k] = v },
+		Connect: func(_ Inputs, token TokenSource) (Cache, error) {
+			s.pusher.token = token
+			return s.pusher, nil
+		},
+	}
 	return s
 }
 
@@ -109,7 +186,7 @@ func (s *stage) run(t *testing.T) error {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Action.Login = &Login{Server: in.Server, Static: in.Token, Audience: in.Audience, Runner: s.Runner, HTTP: &http.Client{Transport: s.server}, Now: time.Now}
+	s.Action.Login = &Login{Server: in.Server, Static: in.Token, Audience: in.Audience, Cache: in.Cache, Rights: []string{"pull", "push"}, Runner: s.Runner, HTTP: &http.Client{Transport: s.server}, Now: time.Now}
 	return s.Run(t.Context(), in)
 }
 
@@ -126,7 +203,9 @@ func (s *stage) outputs(t *testing.T) map[string]any {
 			t.Fatalf("broken output file:\n%s", b)
 		}
 		var v any
-		if err := json.Unmarshal([]byte(strings.Join(lines[1:end], "\n")), &v); err != nil {
+		if text := strings.Join(lines[1:end], "\n"); name == "cache-public-key" {
+			v = text
+		} else if err := json.Unmarshal([]byte(text), &v); err != nil {
 			t.Fatalf("output %s: %v", name, err)
 		}
 		got[name] = v
@@ -165,7 +244,8 @@ func TestRunBuildsAndPushesEveryHostItCan(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := "/nix/store/" + strings.Repeat("a", 32) + "-nixos-system"
-	want := map[string]any{"hosts": []any{"db", "web"}, "failed-hosts": []any{}, "paths": map[string]any{"db": path, "web": path}}
+	want := map[string]any{"hosts": []any{"db", "web"}, "failed-hosts": []any{}, "paths": map[string]any{"db": path, "web": path},
+		"pushed-bytes": 9000.0, "cache-public-key": publicKey}
 	if got := s.outputs(t); !reflect.DeepEqual(got, want) {
 		t.Errorf("outputs %v, want %v", got, want)
 	}
@@ -231,7 +311,7 @@ func TestHostileHostNamesDoNoHarm(t *testing.T) {
 			if (err != nil) != (state == "") {
 				t.Fatalf("%q: %v", name, err)
 			}
-			if got := s.outputs(t); len(got) != len(OutputNames) {
+			if got := s.outputs(t); len(got) != len(OutputNames)-2 {
 				t.Errorf("%q: outputs %v", name, got)
 			}
 			for _, c := range s.commands() {
@@ -374,10 +454,10 @@ func TestPatternsLastMatchWins(t *testing.T) {
 
 func TestBadInputsAreNamed(t *testing.T) {
 	for name, c := range map[string]struct{ variable, value, want string }{
-		"no server":       {"INPUT_SERVER", "", "input server is missing"},
-		"password in URL": {"INPUT_SERVER", "https://u:geheim@cache.example", "input server is not"},
-		"no scheme":       {"INPUT_SERVER", "cache.example", "input server is not"},
-		"no cache":        {"INPUT_CACHE", " ", "input cache is missing"},
+		"no server":       {"INPUT_SERVER", "", "input server: it is missing"},
+		"password in URL": {"INPUT_SERVER", "https://u:geheim@cache.example", "input server: it is not"},
+		"no scheme":       {"INPUT_SERVER", "cache.example", "input server: it is not"},
+		"no cache":        {"INPUT_CACHE", " ", "input cache: it is missing"},
 		"path as cache":   {"INPUT_CACHE", "../x", "input cache"},
 		"option as flake": {"INPUT_FLAKE", "--impure", "input flake"},
 		"output of flake": {"INPUT_FLAKE", ".#web", "input flake"},

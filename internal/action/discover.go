@@ -5,6 +5,7 @@ import (
 	"errors"
 	"runtime"
 
+	"github.com/org/attic-action/internal/budget"
 	"github.com/org/attic-action/internal/nixcli"
 	"golang.org/x/sync/errgroup"
 )
@@ -17,21 +18,29 @@ func Discover(ctx context.Context, n Nix, flake string) ([]nixcli.Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	return evaluate(ctx, n, flake, names)
+	attrs := make([]nixcli.Attr, len(names))
+	for i, name := range names {
+		attrs[i] = nixcli.HostAttr(name)
+	}
+	return evaluate(ctx, n, flake, attrs, 0)
 }
 
-// evaluate evaluates hosts side by side, each in a process of its own: one host that throws ends a joint evaluation.
-func evaluate(ctx context.Context, n Nix, flake string, names []string) ([]nixcli.Host, error) {
-	hosts := make([]nixcli.Host, len(names))
+// evaluate evaluates outputs side by side, each in a process of its own: one that throws ends a joint evaluation.
+func evaluate(ctx context.Context, n Nix, flake string, attrs []nixcli.Attr, jobs int) ([]nixcli.Host, error) {
+	hosts := make([]nixcli.Host, len(attrs))
 	var g errgroup.Group
-	g.SetLimit(min(4, max(1, runtime.NumCPU()/2))) // an evaluation of NixOS takes a core and up to a gigabyte
-	for i, name := range names {
+	if jobs == 0 {
+		memory, _ := budget.Machine()
+		jobs = evalJobs(runtime.NumCPU(), memory)
+	}
+	g.SetLimit(jobs)
+	for i, at := range attrs {
 		g.Go(func() error {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			h, err := n.EvalHost(ctx, flake, name)
-			h.Name = name
+			h, err := n.Eval(ctx, flake, at)
+			h.Name, h.Attr = at.Name(), at
 			if err != nil { // the same as h.Err, if that is set
 				h.Err = err
 			}
@@ -49,4 +58,10 @@ func evaluate(ctx context.Context, n Nix, flake string, names []string) ([]nixcl
 		return nil, context.Cause(ctx)
 	}
 	return hosts, nil
+}
+
+// evalJobs is how many evaluations go side by side: one of NixOS takes a core and, at its peak, one to two gigabytes.
+func evalJobs(cpus int, memory int64) int {
+	const each = 2 << 30
+	return max(1, min(cpus, int(memory/each), 8))
 }

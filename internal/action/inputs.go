@@ -1,9 +1,11 @@
 package action
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
-	"path"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/org/attic-action/internal/github"
@@ -12,16 +14,57 @@ import (
 
 // Inputs are the inputs of action.yml, checked.
 type Inputs struct {
-	Server   string // URL of the cache server, without its last slash
-	Cache    string
-	Flake    string   // flake reference
-	Hosts    Patterns // which of its hosts
-	Token    github.Secret
-	Audience string // of ID tokens; empty: what the server says, if that is its own name
+	Server     string // URL of the cache server, without its last slash
+	Cache      string
+	Flake      string   // flake reference
+	Hosts      Patterns // which of its hosts
+	Attrs      Attrs    // which other outputs
+	SkipCached bool
+	DryRun     bool
+	FailFast   bool
+	MaxJobs    string         // of Nix: a number, auto, or empty for what it is configured to
+	EvalJobs   int            // evaluations side by side; 0 means as many as fit
+	EvalArgs   []string       // of nix eval
+	PushFilter *regexp.Regexp // names of store paths that are not pushed; nil filters nothing
+	Substitute bool           // later steps pull from the cache, too
+	Pin        bool
+	Keep       int // revisions of a pin; 0 means what the server keeps
+	Matrix     bool
+	Runners    Runners
+	Needs      []Need // results of earlier jobs; not nil means that they are what is reported
+	Token      github.Secret
+	Audience   string // of ID tokens; empty: what the server says, if that is its own name
 }
 
-// InputNames are the inputs that ReadInputs reads, as action.yml declares them.
-var InputNames = []string{"server", "cache", "flake", "hosts", "token", "audience"}
+// input is one of action.yml. read gets its value trimmed; an empty one is one that was not given.
+type input struct {
+	name string
+	read func(in *Inputs, text string) error
+}
+
+// inputs are all of them, in action.yml's order. An error is what is wrong with the value; its input is named for it.
+var inputs = []input{
+	{"server", (*Inputs).readServer},
+	{"cache", (*Inputs).readCache},
+	{"flake", (*Inputs).readFlake},
+	{"hosts", func(in *Inputs, s string) (err error) { in.Hosts, err = ParsePatterns(s); return err }},
+	{"attrs", func(in *Inputs, s string) (err error) { in.Attrs, err = ParseAttrs(s); return err }},
+	{"skip-cached", func(in *Inputs, s string) error { return readBool(&in.SkipCached, s, true) }},
+	{"dry-run", func(in *Inputs, s string) error { return readBool(&in.DryRun, s, false) }},
+	{"fail-fast", func(in *Inputs, s string) error { return readBool(&in.FailFast, s, false) }},
+	{"max-jobs", (*Inputs).readMaxJobs},
+	{"eval-jobs", func(in *Inputs, s string) error { return readCount(&in.EvalJobs, s, 256) }},
+	{"eval-args", func(in *Inputs, s string) error { in.EvalArgs = nonBlank(s); return nil }},
+	{"push-filter", (*Inputs).readPushFilter},
+	{"substitute", func(in *Inputs, s string) error { return readBool(&in.Substitute, s, true) }},
+	{"pin", func(in *Inputs, s string) error { return readBool(&in.Pin, s, true) }},
+	{"keep", func(in *Inputs, s string) error { return readCount(&in.Keep, s, 1000) }},
+	{"matrix", func(in *Inputs, s string) error { return readBool(&in.Matrix, s, false) }},
+	{"runners", func(in *Inputs, s string) (err error) { in.Runners, err = ParseRunners(s); return err }},
+	{"needs", func(in *Inputs, s string) (err error) { in.Needs, err = ParseNeeds(s); return err }},
+	{"token", func(*Inputs, string) error { return nil }}, // read before all others
+	{"audience", func(in *Inputs, s string) error { in.Audience = s; return nil }},
+}
 
 // ReadInputs reads the inputs. An error names the input and what it should be. A token is masked at once.
 func ReadInputs(r *github.Runner) (Inputs, error) {
@@ -30,67 +73,107 @@ func ReadInputs(r *github.Runner) (Inputs, error) {
 		secret = strings.TrimSpace(r.Getenv("ATTIC_TOKEN"))
 	}
 	r.Mask(secret)
-	in := Inputs{
-		Server:   strings.TrimRight(r.Input("server"), "/"),
-		Cache:    r.Input("cache"),
-		Flake:    r.Input("flake"),
-		Token:    github.NewSecret(secret),
-		Audience: r.Input("audience"),
+	in := Inputs{Token: github.NewSecret(secret)}
+	for _, i := range inputs {
+		if err := i.read(&in, r.Input(i.name)); err != nil {
+			return in, fmt.Errorf("input %s: %w", i.name, err)
+		}
 	}
-	if in.Flake == "" {
-		in.Flake = "."
-	}
-	u, err := url.Parse(in.Server)
-	switch {
-	case in.Server == "":
-		return in, fmt.Errorf("input server is missing: the URL of the cache server, such as https://cache.example.fly.dev")
-	case err != nil || u.User != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.RawQuery != "" || u.Fragment != "":
-		return in, fmt.Errorf("input server is not the URL of a server, such as https://cache.example.fly.dev") // not the value: it may hold a password
-	case in.Cache == "":
-		return in, fmt.Errorf("input cache is missing: the name of a cache on %s", in.Server)
-	case !token.ValidCacheName(in.Cache):
-		return in, fmt.Errorf("input cache: %q is not the name of a cache: letters, digits, - and _", in.Cache)
-	case strings.HasPrefix(in.Flake, "-") || strings.ContainsAny(in.Flake, "\x00\n\r"):
-		return in, fmt.Errorf("input flake: %q is not a flake reference, such as . or github:owner/repo", in.Flake)
-	case strings.Contains(in.Flake, "#"):
-		return in, fmt.Errorf("input flake: %q names an output; leave out the # and choose with the input hosts", in.Flake)
-	}
-	in.Hosts, err = ParsePatterns(r.Input("hosts"))
-	if err != nil {
-		return in, fmt.Errorf("input hosts: %w", err)
+	if in.Matrix && in.Needs != nil {
+		return in, errors.New("input matrix: it is for the first job, and needs for the last; one step can't be both")
 	}
 	return in, nil
 }
 
-// Patterns choose names. The zero value chooses all.
-type Patterns struct{ lines []string }
-
-// ParsePatterns reads globs (* ? [a-z]), one a line. A line behind ! excludes. The last line that matches decides; a
-// name that none matches is in if there is no line, or if the first one excludes.
-func ParsePatterns(text string) (Patterns, error) {
-	var p Patterns
-	for line := range strings.Lines(text) {
-		line = strings.TrimSpace(line)
-		if line == "" {
-			continue
-		}
-		glob := strings.TrimSpace(strings.TrimPrefix(line, "!"))
-		if _, err := path.Match(glob, ""); err != nil || glob == "" {
-			return Patterns{}, fmt.Errorf("%q is not a pattern: * and ? stand for characters, [a-z] for one of them, ! in front excludes", line)
-		}
-		p.lines = append(p.lines, line)
+func (in *Inputs) readServer(s string) error {
+	in.Server = strings.TrimRight(s, "/")
+	u, err := url.Parse(in.Server)
+	switch {
+	case in.Server == "":
+		return errors.New("it is missing: the URL of the cache server, such as https://cache.example.fly.dev")
+	case err != nil || u.User != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.RawQuery != "" || u.Fragment != "":
+		return errors.New("it is not the URL of a server, such as https://cache.example.fly.dev") // not the value: it may hold a password
 	}
-	return p, nil
+	return nil
 }
 
-// Match reports whether name is chosen.
-func (p Patterns) Match(name string) bool {
-	in := len(p.lines) == 0 || strings.HasPrefix(p.lines[0], "!")
-	for _, line := range p.lines {
-		glob, out := strings.CutPrefix(line, "!")
-		if ok, _ := path.Match(strings.TrimSpace(glob), name); ok { // parsed before, so no error
-			in = !out
+func (in *Inputs) readCache(s string) error {
+	in.Cache = s
+	switch {
+	case s == "":
+		return fmt.Errorf("it is missing: the name of a cache on %s", in.Server)
+	case !token.ValidCacheName(s):
+		return fmt.Errorf("%q is not the name of a cache: letters, digits, - and _", s)
+	}
+	return nil
+}
+
+func (in *Inputs) readFlake(s string) error {
+	in.Flake = s
+	switch {
+	case s == "":
+		in.Flake = "."
+	case strings.HasPrefix(s, "-") || strings.ContainsAny(s, "\x00\n\r"):
+		return fmt.Errorf("%q is not a flake reference, such as . or github:owner/repo", s)
+	case strings.Contains(s, "#"):
+		return fmt.Errorf("%q names an output; leave out the # and choose with the inputs hosts and attrs", s)
+	}
+	return nil
+}
+
+func (in *Inputs) readMaxJobs(s string) error {
+	in.MaxJobs = s
+	if n, err := strconv.ParseUint(s, 10, 16); s != "" && s != "auto" && (err != nil || n == 0) {
+		return fmt.Errorf("%q is neither a number of 1 or more nor auto", s)
+	}
+	return nil
+}
+
+func (in *Inputs) readPushFilter(s string) (err error) {
+	if s == "" {
+		return nil
+	}
+	if in.PushFilter, err = regexp.Compile(s); err != nil {
+		return fmt.Errorf("it is not a regular expression: %w", err)
+	}
+	return nil
+}
+
+// readBool takes what YAML calls a boolean.
+func readBool(to *bool, s string, def bool) error {
+	switch s {
+	case "":
+		*to = def
+	case "true", "True", "TRUE":
+		*to = true
+	case "false", "False", "FALSE":
+		*to = false
+	default:
+		return fmt.Errorf("%q is neither true nor false", s)
+	}
+	return nil
+}
+
+func readCount(to *int, s string, most uint64) error {
+	if s == "" {
+		*to = 0
+		return nil
+	}
+	n, err := strconv.ParseUint(s, 10, 31)
+	if err != nil || n == 0 || n > most {
+		return fmt.Errorf("%q is not a number from 1 to %d", s, most)
+	}
+	*to = int(n)
+	return nil
+}
+
+// nonBlank are the lines of a text that hold anything, trimmed.
+func nonBlank(text string) []string {
+	var lines []string
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); line != "" {
+			lines = append(lines, line)
 		}
 	}
-	return in
+	return lines
 }

@@ -2,13 +2,10 @@ package action
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -21,61 +18,33 @@ import (
 	"github.com/org/attic-action/internal/github"
 )
 
-const (
-	answerMax     = 64 << 10         // bytes of an answer that are read
-	loginPatience = 90 * time.Second // how long a server may be asleep, being deployed, or busy
-)
+const answerMax = 64 << 10 // bytes of an answer that are read
 
 // Login trades GitHub's ID tokens for the cache's tokens. It is safe for concurrent use.
 type Login struct {
 	Server   string
 	Static   github.Secret // used in place of an exchange, if there is one
 	Audience string        // of ID tokens; empty: what the server says
+	Cache    string        // of which the token is to be
+	Rights   []string      // that it is to have, such as push
 	Runner   *github.Runner
 	HTTP     *http.Client // follows no redirects, whatever it is set to
 	Now      func() time.Time
 
 	mu      sync.Mutex // held during an exchange: whoever needs the token waits for it
 	current string
+	scope   string    // what current may do, as the server says
+	got     time.Time // times are this machine's own: its clock may be off
 	renew   time.Time // from when on another one is asked for
 	ends    time.Time
-	former  []spent // what current took the place of: requests under way still use it
+	former  []spent        // what current took the place of: requests under way still use it
+	claims  []github.Claim // of the last ID token, for people
 }
 
 // spent is a token that another one took the place of.
 type spent struct {
 	token string
 	ends  time.Time
-}
-
-// RefusedError is a server that did not accept the ID token.
-type RefusedError struct {
-	Answer api.TokenError
-	Claims []github.Claim // what the server was shown
-}
-
-func (e *RefusedError) Error() string {
-	text := "the cache server refused this workflow: " + clean(e.Answer.Code)
-	if e.Answer.Description != "" {
-		text += ": " + clean(e.Answer.Description)
-	}
-	if e.Answer.RequestID != "" {
-		text += " (request " + clean(e.Answer.RequestID) + ")"
-	}
-	return text
-}
-
-// Block shows the claims, for the server's operator to compare with a policy.
-func (e *RefusedError) Block() string {
-	var b strings.Builder
-	b.WriteString("The cache server refused this workflow. It was shown these claims; a [[trust]] policy of the server must match them:\n")
-	for _, c := range e.Claims {
-		fmt.Fprintf(&b, "  %-20s %s\n", c.Name, clean(c.Value))
-	}
-	if e.Answer.RequestID != "" {
-		fmt.Fprintf(&b, "The server's log says why at request %s.\n", clean(e.Answer.RequestID))
-	}
-	return b.String()
 }
 
 // Token returns a token for the cache, the same one until three quarters of its life are over. It is a
@@ -98,48 +67,86 @@ func (l *Login) Token(ctx context.Context) (string, error) {
 		}
 		return "", fmt.Errorf("log in at %s: %w", l.Server, err)
 	}
+	now = l.Now() // the server may have been waited for
 	if l.current != "" {
 		l.former = slices.DeleteFunc(append(l.former, spent{l.current, l.ends}), func(f spent) bool { return !now.Before(f.ends) })
 	}
 	life := time.Duration(answer.ExpiresIn) * time.Second
-	l.current, l.renew, l.ends = answer.AccessToken, now.Add(life*3/4), now.Add(life)
+	l.current, l.scope, l.got, l.renew, l.ends = answer.AccessToken, answer.Scope, now, now.Add(life*3/4), now.Add(life)
 	return l.current, nil
 }
+
+// May reports whether the token at hand holds a right to the cache, such as push. A token that was given, and one of
+// which the server does not say, is believed to.
+func (l *Login) May(right string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.scope == "" || slices.Contains(strings.Fields(l.scope), "cache:"+l.Cache+":"+right)
+}
+
+// lacks is the error of a token without a right.
+func (l *Login) lacks(right string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return &RefusedError{Answer: api.TokenError{Code: "the policy that accepts it grants no " + right}, Claims: l.claims, Cache: l.Cache}
+}
+
+// Rejected is told that the server answered 401 to a token, and reports whether another one may do better: the clocks
+// disagree, the token was revoked, or the server has a new secret. One that was refused when it was new is not replaced.
+func (l *Login) Rejected(token string) bool {
+	if l.Static.Reveal() != "" {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case token != l.current:
+		return l.current != "" // somebody else has noticed
+	case l.Now().Sub(l.got) < newFor:
+		return false
+	}
+	l.current = ""
+	return true
+}
+
+// forPulls is another login at the same server, of tokens that may pull and nothing else.
+func (l *Login) forPulls() *Login {
+	return &Login{Server: l.Server, Static: l.Static, Audience: l.Audience, Cache: l.Cache, Rights: []string{"pull"}, Runner: l.Runner, HTTP: l.HTTP, Now: l.Now}
+}
+
+// asked is the scope to ask the exchange for.
+func (l *Login) asked() string {
+	var items []string
+	for _, right := range l.Rights {
+		items = append(items, "cache:"+l.Cache+":"+right)
+	}
+	return strings.Join(items, " ")
+}
+
+// renewSoon has the next call of Token ask for another one, unless the one at hand is new.
+func (l *Login) renewSoon() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now := l.Now(); l.current != "" && now.Sub(l.got) > newFor {
+		l.renew = now
+	}
+}
+
+// newFor is how long a token counts as new.
+const newFor = 10 * time.Second
 
 // exchange asks until there is an answer that asking again won't change. Each attempt has an ID token of its own, for a
 // server accepts one only once, and an answer may have been lost.
 func (l *Login) exchange(ctx context.Context) (api.TokenResponse, error) {
-	deadline := l.Now().Add(loginPatience)
-	for attempt := 0; ; attempt++ {
-		answer, err := l.try(ctx)
-		var again *temporary
-		if err == nil || !errors.As(err, &again) {
-			return answer, err
-		}
-		wait := max(again.after, 500*time.Millisecond<<min(attempt, 4)) // up to 8 s
-		wait += rand.N(wait/2 + 1)                                      // the jobs of a matrix come back apart
-		if l.Now().Add(wait).After(deadline) {
-			return api.TokenResponse{}, err
-		}
-		if attempt == 0 {
-			l.Runner.Printf("%s: %v; trying for %s\n", l.Server, err, loginPatience)
-		}
-		select {
-		case <-ctx.Done():
-			return api.TokenResponse{}, context.Cause(ctx)
-		case <-time.After(wait):
-		}
-	}
+	var answer api.TokenResponse
+	err := l.patience().do(ctx, func(ctx context.Context) (err error) {
+		answer, err = l.try(ctx)
+		return err
+	})
+	return answer, err
 }
 
-// temporary is a failure that another attempt may not have.
-type temporary struct {
-	err   error
-	after time.Duration
-}
-
-func (t *temporary) Error() string { return t.err.Error() }
-func (t *temporary) Unwrap() error { return t.err }
+func (l *Login) patience() patience { return patience{l.Server, l.Runner, l.Now} }
 
 // try makes one attempt.
 func (l *Login) try(ctx context.Context) (api.TokenResponse, error) {
@@ -160,16 +167,19 @@ func (l *Login) try(ctx context.Context) (api.TokenResponse, error) {
 		"subject_token":      {id.Reveal()},
 		"subject_token_type": {"urn:ietf:params:oauth:token-type:id_token"},
 	}
+	if scope := l.asked(); scope != "" { // a scope picks one policy, should several match
+		form.Set("scope", scope)
+	}
+	l.claims, _ = github.Claims(id) // without them a refusal is still one
 	status, body, err := l.call(ctx, http.MethodPost, endpoint, form)
 	if err != nil {
 		return none, fmt.Errorf("exchange the ID token: %w", err)
 	}
 	if status != http.StatusOK {
-		refused := &RefusedError{}
+		refused := &RefusedError{Claims: l.claims, Cache: l.Cache}
 		if json.Unmarshal(body, &refused.Answer) != nil || refused.Answer.Code == "" {
 			refused.Answer = api.TokenError{Code: fmt.Sprintf("status %d", status)}
 		}
-		refused.Claims, _ = github.Claims(id) // without them the refusal is still one
 		return none, refused
 	}
 	var answer api.TokenResponse
@@ -259,17 +269,6 @@ func (l *Login) call(ctx context.Context, method, address string, form url.Value
 		return 0, nil, &temporary{fmt.Errorf("status %d", res.StatusCode), time.Duration(min(max(after, 0), 120)) * time.Second}
 	}
 	return res.StatusCode, answer, nil
-}
-
-// worthAnother marks a failed connection as temporary, unless it is a name that nobody has or a certificate that
-// nobody should accept.
-func worthAnother(err error) error {
-	var dns *net.DNSError
-	var certificate *tls.CertificateVerificationError
-	if errors.As(err, &dns) && dns.IsNotFound || errors.As(err, &certificate) {
-		return err
-	}
-	return &temporary{err: err}
 }
 
 // clean makes a stranger's text fit for a line of a log.

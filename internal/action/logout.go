@@ -20,17 +20,20 @@ func (l *Login) Logout(ctx context.Context) {
 	defer l.mu.Unlock()
 	held := append(l.former, spent{l.current, l.ends})
 	l.former, l.current = nil, ""
-	address, err := api.URL(l.Server, api.OIDCRevokeRoute)
-	if err != nil {
-		return
-	}
 	// A run that was cancelled has tokens, too.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), logoutPatience)
 	defer cancel()
 	for _, h := range held {
 		if h.token != "" && l.Now().Before(h.ends) {
-			// Not even a warning: other servers have no such route, and nothing hangs on it.
-			_, _, _ = l.call(ctx, http.MethodPost, address, url.Values{"token": {h.token}})
+			l.revoke(ctx, h.token)
 		}
+	}
+}
+
+// revoke gives one token back.
+func (l *Login) revoke(ctx context.Context, token string) {
+	if address, err := api.URL(l.Server, api.OIDCRevokeRoute); err == nil {
+		// Not even a warning: other servers have no such route, and nothing hangs on it.
+		_, _, _ = l.call(ctx, http.MethodPost, address, url.Values{"token": {token}})
 	}
 }

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/org/attic-action/internal/nix"
@@ -13,102 +13,104 @@ import (
 	"github.com/org/attic-action/internal/report"
 )
 
-// job is one host on its way. Only one goroutine has it at a time.
-type job struct {
-	row  *report.Host
-	path nix.StorePath
-}
-
-// work builds hosts one after the other and pushes each while the next one builds. Rows are in the order of hosts. A
-// nil pusher pushes nothing.
-func (a *Action) work(ctx context.Context, hosts []nixcli.Host, pusher Pusher) ([]report.Host, int, error) {
-	systems, err := a.systems(ctx)
-	if err != nil {
-		return nil, 0, err
-	}
-	rows := make([]report.Host, len(hosts))
-	built := make(chan job, len(hosts)) // never blocks: a slow push must not hold up a build
-	requests := make(chan int)
-	go func() { requests <- a.pushAll(ctx, pusher, built) }()
-	for i, h := range hosts {
-		row := &rows[i]
-		row.Name, row.System = h.Name, h.System
+// work builds what waits, one host after the other, and pushes each while the next one builds.
+func (r *run) work(ctx context.Context, jobs []*job) {
+	built := make(chan *job, len(jobs)) // never blocks: a slow push must not hold up a build
+	pushed := make(chan struct{})
+	var failed atomic.Bool // a host, in whichever goroutine
+	go func() { defer close(pushed); r.pushAll(ctx, built, &failed) }()
+	for _, j := range jobs {
 		switch {
-		case h.Err != nil:
-			a.fail(row, h.Err)
-		case !slices.Contains(systems, h.System):
-			row.Result, row.Reason = report.Skipped, fmt.Sprintf("it is built on %s, and this machine builds for %s", h.System, named(systems))
-			a.Runner.Notice(h.Name+" skipped", h.Name+": "+row.Reason)
+		case j.row.Result == report.Failed:
+			failed.Store(true)
+		case j.row.Result == report.Cached:
+			built <- j // to be pinned
+		case j.row.Result != "":
 		case ctx.Err() != nil:
-			row.Result, row.Reason = report.Failed, "stopped before it was built"
+			j.row.Result, j.row.Reason = report.Failed, "stopped before it was built"
+		case r.in.FailFast && failed.Load():
+			r.skip(j.row, "another host failed, and the input fail-fast says to stop then")
+		case r.build(ctx, j):
+			built <- j
 		default:
-			if path, ok := a.build(ctx, h, row); ok {
-				built <- job{row, path}
-			}
+			failed.Store(true)
 		}
 	}
 	close(built)
-	return rows, <-requests, nil
-}
-
-// systems are what this machine can build for.
-func (a *Action) systems(ctx context.Context) ([]string, error) {
-	own, err := a.Nix.CurrentSystem(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("ask Nix for this machine's system: %w", err)
-	}
-	extra, err := a.Nix.ExtraPlatforms(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("ask Nix for extra-platforms: %w", err)
-	}
-	return append([]string{own}, slices.DeleteFunc(extra, func(s string) bool { return s == own })...), nil
-}
-
-// named lists systems without the levels of x86_64 that Nix counts as platforms of their own.
-func named(systems []string) string {
-	return strings.Join(slices.DeleteFunc(slices.Clone(systems), func(s string) bool { return strings.HasPrefix(s, "x86_64-v") }), ", ")
+	<-pushed
 }
 
 // build builds one host. Its log is folded; what made it fail is not.
-func (a *Action) build(ctx context.Context, h nixcli.Host, row *report.Host) (nix.StorePath, bool) {
-	start := a.Now()
-	a.Runner.Group("Build " + h.Name)
-	log := a.Runner.Lines(h.Name + "> ")
-	path, err := a.Nix.Build(ctx, h.DrvPath, log)
+func (r *run) build(ctx context.Context, j *job) bool {
+	start := r.Now()
+	r.Runner.Group("Build " + j.row.Name)
+	log := r.Runner.Lines(j.row.Name + "> ")
+	path, err := r.Nix.Build(ctx, j.host.DrvPath, j.host.Output, log)
 	_ = log.Close() // never fails
-	row.Time = a.Now().Sub(start)
+	j.row.Time = r.Now().Sub(start)
 	if err == nil {
-		row.Result, row.StorePath = report.Built, path.String()
-		a.Runner.Printf("%s: built %s in %s\n", h.Name, path, report.Duration(row.Time))
+		j.path = path
+		j.row.Result, j.row.StorePath = report.Built, path.String()
+		r.Runner.Printf("%s: built %s in %s\n", j.row.Name, path, report.Duration(j.row.Time))
 	}
-	a.Runner.EndGroup()
+	r.Runner.EndGroup()
 	if err != nil {
-		a.fail(row, err)
-		return nix.StorePath{}, false
+		r.fail(j.row, err)
 	}
-	return path, true
+	return err == nil
 }
 
-// pushAll pushes what arrives, one host after the other, for a push is parallel in itself. It returns the requests made.
-func (a *Action) pushAll(ctx context.Context, pusher Pusher, built <-chan job) int {
-	requests := 0
+// pushAll pushes and pins what arrives, one host after the other, for a push is parallel in itself.
+func (r *run) pushAll(ctx context.Context, built <-chan *job, failed *atomic.Bool) {
 	for j := range built {
-		if pusher == nil {
+		if !r.pushes {
 			continue
 		}
-		start := a.Now()
-		sent, err := pusher.Push(ctx, j.path)
-		took := a.Now().Sub(start)
-		requests += sent.Requests
-		j.row.Paths, j.row.Pushed, j.row.Bytes, j.row.Time = sent.Paths, sent.Pushed, sent.Bytes, j.row.Time+took
-		if err != nil {
-			a.fail(j.row, fmt.Errorf("push: %w", err))
+		if j.row.Result == report.Built && !r.push(ctx, j) {
+			failed.Store(true)
 			continue
 		}
-		j.row.Result = report.Pushed
-		a.Runner.Printf("%s: pushed %d of %d paths, %s in %s\n", j.row.Name, sent.Pushed, sent.Paths, report.Bytes(sent.Bytes), report.Duration(took.Round(time.Millisecond)))
+		r.pin(ctx, j.row.Name, j.path)
 	}
-	return requests
+}
+
+func (r *run) push(ctx context.Context, j *job) bool {
+	start := r.Now()
+	sent, err := r.cache.Push(ctx, j.path)
+	took := r.Now().Sub(start)
+	r.report.Requests += sent.Requests
+	j.row.Paths, j.row.Pushed, j.row.Bytes, j.row.Time = sent.Paths, sent.Pushed, sent.Bytes, j.row.Time+took
+	if err != nil {
+		r.fail(j.row, fmt.Errorf("push: %w", err))
+		return false
+	}
+	j.row.Result = report.Pushed
+	r.Runner.Printf("%s: pushed %d of %d paths, %s in %s\n", j.row.Name, sent.Pushed, sent.Paths, report.Bytes(sent.Bytes), report.Duration(took.Round(time.Millisecond)))
+	return true
+}
+
+// pin keeps what machines run. A server without pins, and a token without the right, are no failure of the host.
+func (r *run) pin(ctx context.Context, host string, path nix.StorePath) {
+	name, ok := r.pinName(host)
+	if !ok {
+		return
+	}
+	switch err := r.cache.Pin(ctx, name, path, r.in.Keep); {
+	case err == nil:
+		r.Runner.Printf("%s: pinned as %s\n", host, name)
+	case !errors.Is(err, ErrNoPins):
+		r.Runner.Warning(host+" not pinned", fmt.Sprintf("%s is on the cache, but not pinned as %s: %v", host, name, err))
+	}
+}
+
+// pinName is OWNER/REPO/BRANCH/HOST. Only what a branch holds is pinned: a pull request is not what machines run.
+func (r *run) pinName(host string) (string, bool) {
+	repo := r.Runner.Getenv("GITHUB_REPOSITORY")
+	branch, isBranch := strings.CutPrefix(r.Runner.Getenv("GITHUB_REF"), "refs/heads/")
+	if !r.in.Pin || !isBranch || repo == "" || branch == "" || strings.HasPrefix(r.event(), "pull_request") {
+		return "", false
+	}
+	return repo + "/" + branch + "/" + host, true
 }
 
 // fail marks a host as failed and says so where people look: an annotation, and the last lines of the build's log.

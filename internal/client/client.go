@@ -33,9 +33,11 @@ func StaticToken(token string) TokenSource {
 
 // Options configure a Client. Zero values are sensible.
 type Options struct {
-	Endpoint  string      // absolute URL of the server
-	Token     TokenSource // nil sends no token
-	UserAgent string      // empty means "attic-action"
+	Endpoint string      // absolute URL of the server
+	Token    TokenSource // nil sends no token
+	// Rejected is told of a token that got 401, and reports whether the next attempt will have a better one. Nil: never.
+	Rejected  func(token string) bool
+	UserAgent string // empty means "attic-action"
 	Log       *slog.Logger
 
 	Retries       int           // attempts after the first; zero means 8, negative none

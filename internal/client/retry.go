@@ -57,6 +57,9 @@ func checkRetry(ctx context.Context, w *wire, resp *http.Response, err error) (b
 		return !permanent(w, err), nil
 	}
 	switch resp.StatusCode {
+	case http.StatusUnauthorized:
+		sent := strings.TrimPrefix(resp.Request.Header.Get("Authorization"), "Bearer ")
+		return sent != "" && w.rejected != nil && w.rejected(sent), nil
 	case http.StatusRequestTimeout, http.StatusTooManyRequests:
 		return true, nil
 	case http.StatusNotImplemented, http.StatusHTTPVersionNotSupported, http.StatusInsufficientStorage:

@@ -16,6 +16,7 @@ type Config struct {
 	APIEndpoint           string         `json:"api_endpoint"`
 	SubstituterEndpoint   string         `json:"substituter_endpoint"`
 	PublicKey             string         `json:"public_key"`
+	IsPublic              bool           `json:"is_public"`
 	StoreDir              string         `json:"store_dir"`
 	UpstreamCacheKeyNames []string       `json:"upstream_cache_key_names"`
 	AtticAction           *api.Extension `json:"attic_action"` // nil: a stock server

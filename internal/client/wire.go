@@ -17,6 +17,7 @@ import (
 type wire struct {
 	next      *http.Transport
 	token     TokenSource
+	rejected  func(token string) bool
 	userAgent string
 	stall     time.Duration
 	answer    time.Duration
@@ -43,6 +44,7 @@ func newWire(o Options) *wire {
 			DisableCompression:     true, // answers are small, and a bomb less to defuse
 		},
 		token:     o.Token,
+		rejected:  o.Rejected,
 		userAgent: o.UserAgent,
 		stall:     o.Stall,
 		answer:    o.AnswerWait,

@@ -25,17 +25,14 @@ func (e *BuildError) Error() string { return fmt.Sprintf("build %s: %s", e.Drv, 
 
 func (e *BuildError) Unwrap() error { return e.Err }
 
-// Build builds the output "out" of a derivation, or has it substituted. What nix and the builders print goes to log
+// Build builds one output of a derivation ("out" if output is empty), or has it substituted. What nix and the builders print goes to log
 // as it comes; log may be nil. When the build fails, the error is a *BuildError.
 //
 // It runs nix-store --realise, which takes a derivation in the same way in every version and prints the
 // builders' lines by itself. It makes no garbage collector's root: one left behind would hold a
 // self-hosted runner's disk for ever. A collection between a build and its push shows as a path that is not valid.
-func (n *Nix) Build(ctx context.Context, drvPath string, log io.Writer) (nix.StorePath, error) {
-	drv, err := nix.ParseStorePath(drvPath)
-	if err == nil && !strings.HasSuffix(drv.Base(), ".drv") {
-		err = errors.New("not a derivation")
-	}
+func (n *Nix) Build(ctx context.Context, drvPath, output string, log io.Writer) (nix.StorePath, error) {
+	drv, err := parseDrv(drvPath, &output)
 	if err != nil {
 		return nix.StorePath{}, fmt.Errorf("build %.300q: %w", drvPath, err)
 	}
@@ -44,7 +41,7 @@ func (n *Nix) Build(ctx context.Context, drvPath string, log io.Writer) (nix.Sto
 	if log != nil {
 		both = io.MultiWriter(&said, deaf{log})
 	}
-	out, err := n.run(ctx, command{store: true, args: []string{"--realise", drv.String() + "!out"}, stderr: both})
+	out, err := n.run(ctx, command{store: true, args: []string{"--realise", drv.String() + "!" + output}, stderr: both})
 	if failed, ok := errors.AsType[*CommandError](err); ok {
 		return nix.StorePath{}, n.buildError(ctx, drv, failed, said.text())
 	}
@@ -56,6 +53,23 @@ func (n *Nix) Build(ctx context.Context, drvPath string, log io.Writer) (nix.Sto
 		return nix.StorePath{}, fmt.Errorf("build %s: understand nix-store --realise: %w", drv, err)
 	}
 	return built, nil
+}
+
+// parseDrv checks what is to be built.
+func parseDrv(drvPath string, output *string) (nix.StorePath, error) {
+	if *output == "" {
+		*output = "out"
+	}
+	drv, err := nix.ParseStorePath(drvPath)
+	switch {
+	case err != nil:
+		return nix.StorePath{}, err
+	case !strings.HasSuffix(drv.Base(), ".drv"):
+		return nix.StorePath{}, errors.New("not a derivation")
+	case !validOutput.MatchString(*output):
+		return nix.StorePath{}, fmt.Errorf("%.100q is no output's name", *output)
+	}
+	return drv, nil
 }
 
 // failedDrv finds the first derivation that nix says it could not build: those that only needed it come later. Until

@@ -4,9 +4,10 @@
 //
 //	Resolve                  no process: symlinks to store paths
 //	Closure, Infos           nix path-info --json
-//	Hosts, EvalHost          nix eval --json FLAKE#nixosConfigurations --apply …
-//	Build                    nix-store --realise
-//	CurrentSystem, …         nix config show --json
+//	Hosts, Names, Eval       nix eval --json FLAKE#OUTPUT --apply …
+//	Build, Plan              nix-store --realise
+//	Settings                 nix config show --json
+//	Ignored                  nix store info
 //
 // A flake is hostile input. Nothing goes through a shell, names from a flake are quoted as Nix strings, and a
 // reference can't be taken for an option.
@@ -31,6 +32,7 @@ type Nix struct {
 	Bin       string       // path or name; empty means "nix"
 	Env       []string     // environment of every command; nil means this process's
 	ExtraArgs []string     // given to every command, such as "--option", "sandbox", "false"
+	EvalArgs  []string     // given to every nix eval, such as "--impure"
 	Log       *slog.Logger // commands at debug level; nil means none
 }
 

@@ -132,7 +132,7 @@ func TestMissingProgramIsNamed(t *testing.T) {
 func TestClosureIsCompleteAndDependenciesComeFirst(t *testing.T) {
 	drv := instantiate(t, chain)
 	eachNix(t, func(t *testing.T, n *Nix) {
-		top, err := n.Build(t.Context(), drv, nil)
+		top, err := n.Build(t.Context(), drv, "", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -341,12 +341,12 @@ func TestHostsListsAlsoThoseThatThrow(t *testing.T) {
 	})
 }
 
-func TestEvalHost(t *testing.T) {
+func TestEval(t *testing.T) {
 	flake := flakeDir(t, testFlake)
 	eachNix(t, func(t *testing.T, n *Nix) {
 		// The odd name must reach nix as itself: were it not quoted, "injected" would be thrown.
 		for name, want := range map[string]string{"web": "web", "db.prod": "db", "other": "other", odd: "odd"} {
-			host, err := n.EvalHost(t.Context(), flake, name)
+			host, err := n.Eval(t.Context(), flake, HostAttr(name))
 			if err != nil {
 				t.Errorf("%q: %v", name, err)
 				continue
@@ -359,7 +359,7 @@ func TestEvalHost(t *testing.T) {
 			}
 		}
 		for name, want := range map[string]string{"throws": "error: this host throws", "liar": "drvPath", "none": "none"} {
-			host, err := n.EvalHost(t.Context(), flake, name)
+			host, err := n.Eval(t.Context(), flake, HostAttr(name))
 			if err == nil || host.Err != err || host.Name != name || !strings.Contains(err.Error(), want) {
 				t.Errorf("%q: host %+v, error %v, want one with %q", name, host, err, want)
 			}
@@ -402,7 +402,7 @@ func TestBuildStreamsItsLogAndReturnsOutput(t *testing.T) {
 		drv := instantiate(t, fmt.Sprintf(`derivation { name = "talks"; system = builtins.currentSystem; builder = "/bin/sh";
 			args = [ "-c" "echo I am building; echo %d > $out; echo > $dev" ]; outputs = [ "dev" "out" ]; }`, time.Now().UnixNano()))
 		var log bytes.Buffer
-		out, err := n.Build(t.Context(), drv, &log)
+		out, err := n.Build(t.Context(), drv, "", &log)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -422,11 +422,11 @@ func TestBuildErrorNamesDerivationThatFailed(t *testing.T) {
 			"broken": {"-failing-leaf.drv", "builder failed with exit code 3", []string{"first line", "last line"}},
 			"other":  {"-other.drv", "riscv128-plan9", nil},
 		} {
-			host, err := n.EvalHost(t.Context(), flake, name)
+			host, err := n.Eval(t.Context(), flake, HostAttr(name))
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = n.Build(t.Context(), host.DrvPath, nil)
+			_, err = n.Build(t.Context(), host.DrvPath, host.Output, nil)
 			failure, ok := errors.AsType[*BuildError](err)
 			if !ok {
 				t.Fatalf("%s: error is %v, want a *BuildError", name, err)
@@ -443,7 +443,7 @@ func TestBuildErrorNamesDerivationThatFailed(t *testing.T) {
 
 func TestBuildRefusesWhatIsNoDerivation(t *testing.T) {
 	for _, drv := range []string{"", "--help", "/etc/passwd", "/nix/store/00000000000000000000000000000000-x"} {
-		if _, err := offline("nix").Build(t.Context(), drv, nil); err == nil {
+		if _, err := offline("nix").Build(t.Context(), drv, "", nil); err == nil {
 			t.Errorf("%q was built", drv)
 		}
 	}
@@ -482,7 +482,7 @@ func TestCancelledBuildLeavesNoProcess(t *testing.T) {
 		stop := errors.New("stopped by the test")
 		var builder int
 		log := builderLog{found: func(pid int) { builder = pid; cancel(stop) }}
-		if _, err := n.Build(ctx, drv, &log); !errors.Is(err, stop) {
+		if _, err := n.Build(ctx, drv, "", &log); !errors.Is(err, stop) {
 			t.Fatalf("error is %v, want the cause of the cancellation", err)
 		}
 		for range 5000 {
@@ -495,18 +495,79 @@ func TestCancelledBuildLeavesNoProcess(t *testing.T) {
 	})
 }
 
-func TestSystems(t *testing.T) {
+func TestSettingsNameAllSystemsThatCanBeBuiltFor(t *testing.T) {
+	machines := filepath.Join(t.TempDir(), "machines")
+	writeFile(t, machines, "# none\nssh://mac x86_64-darwin,aarch64-darwin - 4\nssh://own -\n@"+machines+"\n")
 	eachNix(t, func(t *testing.T, n *Nix) {
-		n.ExtraArgs = append(n.ExtraArgs, "--option", "extra-platforms", "riscv64-linux armv7l-linux")
-		system, err := n.CurrentSystem(t.Context())
-		if err != nil || !strings.HasSuffix(system, "-"+runtime.GOOS) {
-			t.Errorf("system %q, %v", system, err)
+		n.ExtraArgs = append(n.ExtraArgs, "--option", "extra-platforms", "riscv64-linux armv7l-linux",
+			"--option", "builders", "ssh://pi aarch64-linux ; @"+machines, "--option", "netrc-file", "/x/netrc")
+		s, err := n.Settings(t.Context())
+		if err != nil || s.Systems[0] != s.System || !strings.HasSuffix(s.System, "-"+runtime.GOOS) || s.Netrc != "/x/netrc" {
+			t.Fatalf("settings %+v, %v", s, err)
 		}
-		extra, err := n.ExtraPlatforms(t.Context())
-		if err != nil || !slices.Contains(extra, "riscv64-linux") || !slices.Contains(extra, "armv7l-linux") {
-			t.Errorf("extra platforms %q, %v", extra, err)
+		for _, want := range []string{"riscv64-linux", "armv7l-linux", "aarch64-linux", "x86_64-darwin", "aarch64-darwin"} {
+			if !slices.Contains(s.Systems, want) {
+				t.Errorf("systems %q lack %s", s.Systems, want)
+			}
 		}
 	})
+}
+
+func TestPlanBuildsNothing(t *testing.T) {
+	eachNix(t, func(t *testing.T, n *Nix) {
+		drv := instantiate(t, fmt.Sprintf(`let d = n: i: derivation { name = n; inherit i; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "echo %d > $out" ]; };
+			in d "above" (d "below" "")`, time.Now().UnixNano()))
+		plan, err := n.Plan(t.Context(), drv, "out")
+		if err != nil || len(plan.Build) != 2 || len(plan.Fetch) != 0 {
+			t.Fatalf("plan %+v, %v", plan, err)
+		}
+		if again, err := n.Plan(t.Context(), drv, ""); err != nil || len(again.Build) != 2 {
+			t.Errorf("it was built: %+v, %v", again, err)
+		}
+		if _, err := n.Build(t.Context(), drv, "", nil); err != nil {
+			t.Fatal(err)
+		}
+		if plan, err = n.Plan(t.Context(), drv, "out"); err != nil || len(plan.Build) != 0 {
+			t.Errorf("after the build: %+v, %v", plan, err)
+		}
+	})
+}
+
+func TestParsePlan(t *testing.T) {
+	const p = "/nix/store/00000000000000000000000000000000-"
+	got := parsePlan("warning: x\nthis derivation will be built:\n  " + p + "a.drv\nthese 2 paths will be fetched (0.1 MiB download, 1 MiB unpacked):\n  " + p + "b\n  " + p + "c\nother:\n  " + p + "d\n")
+	if len(got.Build) != 1 || len(got.Fetch) != 2 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// A daemon that does not trust its user says so, in both versions' words and whichever version asks.
+func TestIgnoredSettingsAreNamed(t *testing.T) {
+	for _, daemon := range programs(t) {
+		socket := filepath.Join(t.TempDir(), "s")
+		cmd := exec.Command(filepath.Join(filepath.Dir(daemon), "nix-daemon"), "--option", "trusted-users", "nobody")
+		cmd.Env = append(os.Environ(), "NIX_DAEMON_SOCKET_PATH="+socket)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+		for range 500 {
+			if _, err := os.Stat(socket); err == nil {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		eachNix(t, func(t *testing.T, n *Nix) {
+			n.ExtraArgs = []string{"--option", "extra-substituters", "https://c.example/system"}
+			if got, err := n.Ignored(t.Context()); err != nil || len(got) != 0 {
+				t.Errorf("without a daemon: %q, %v", got, err)
+			}
+			n.Env = append(os.Environ(), "NIX_REMOTE=unix://"+socket)
+			if got, err := n.Ignored(t.Context()); err != nil || !slices.Contains(got, "https://c.example/system") {
+				t.Errorf("%q, %v", got, err)
+			}
+		})
+	}
 }
 
 // BenchmarkClosure reads the closure of the store path that $ATTIC_BENCH_PATH names, or else of a small one.

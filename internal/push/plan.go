@@ -70,7 +70,7 @@ func (p *Pusher) plan(ctx context.Context, req Request, res *Result) (*plan, err
 	if err := sameStore(cfg, infos); err != nil {
 		return nil, err
 	}
-	signed := upstreamFilter(cfg, req)
+	signed := elsewhere(cfg, req)
 	known, err := p.outside(ctx, req, infos, signed)
 	if err != nil {
 		return nil, err
@@ -193,6 +193,15 @@ func (it *item) link(byPath map[nix.StorePath]*item, upstream map[nix.StorePath]
 			it.upstream = append(it.upstream, ref.Base())
 		}
 	}
+}
+
+// elsewhere tells which paths are not for this cache: an upstream of its signed them, or the request leaves them out.
+func elsewhere(cfg *client.Config, req Request) func(nixcli.PathInfo) bool {
+	signed := upstreamFilter(cfg, req)
+	if req.LeaveOut == nil {
+		return signed
+	}
+	return func(info nixcli.PathInfo) bool { return req.LeaveOut(info.Path) || signed(info) }
 }
 
 // upstreamFilter tells which paths one of the cache's upstreams signed.

@@ -69,6 +69,10 @@ type Request struct {
 	NoClosure      bool     // the paths alone
 	IgnoreUpstream bool     // push what upstream caches signed, too
 	DryRun         bool     // only find out what is missing
+
+	// LeaveOut names paths that are not pushed. What refers to them says to the server that they are elsewhere. Nil leaves out
+	// nothing.
+	LeaveOut func(nix.StorePath) bool
 }
 
 // Failure is a path that was not pushed.

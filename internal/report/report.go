@@ -15,6 +15,8 @@ type Result string
 const (
 	Pushed  Result = "pushed"  // built, and its whole closure is on the cache
 	Built   Result = "built"   // built, but not pushed: there was no token
+	Cached  Result = "cached"  // its whole closure was on the cache already, so it was not built
+	Planned Result = "planned" // not built, for that was not asked for: a dry run, or the first job of a matrix
 	Skipped Result = "skipped" // not for this machine
 	Failed  Result = "failed"  // did not evaluate, build or push
 )
@@ -77,7 +79,7 @@ func (r Report) total() string {
 		pushed += h.Pushed
 	}
 	var parts []string
-	for _, result := range []Result{Pushed, Built, Skipped, Failed} {
+	for _, result := range []Result{Pushed, Built, Cached, Planned, Skipped, Failed} {
 		if n := count[result]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, result))
 		}

@@ -1,0 +1,148 @@
+package action
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"time"
+
+	"github.com/org/attic-action/internal/client"
+	"github.com/org/attic-action/internal/github"
+	"github.com/org/attic-action/internal/nix"
+	"github.com/org/attic-action/internal/push"
+	"github.com/org/attic-action/internal/report"
+)
+
+// Sent is what a push came to.
+type Sent struct {
+	Paths    int   // store paths of the closure that the cache must have
+	Pushed   int   // of them, those that were sent now
+	Bytes    int64 // of request bodies
+	Requests int
+}
+
+// Pusher sends the closure of a store path to the cache. An error may come with what was sent before it.
+type Pusher interface {
+	Push(ctx context.Context, path nix.StorePath) (Sent, error)
+}
+
+// Pinner keeps the closure of a store path under a name, and the last keep revisions of that name (0: as many as the
+// server likes). ErrNoPins is a server without pins, or a token without the right to this one.
+type Pinner interface {
+	Pin(ctx context.Context, name string, path nix.StorePath, keep int) error
+}
+
+// ErrNoPins says that there is nobody to ask for a pin.
+var ErrNoPins = errors.New("this server pins nothing for this token")
+
+// Cache is the cache of the inputs.
+type Cache interface {
+	Pusher
+	Pinner
+	// Config is the cache's configuration. It needs no right in a public cache.
+	Config(ctx context.Context) (*client.Config, error)
+	// Complete reports which paths the cache has with all they refer to, and refreshes their last use.
+	Complete(ctx context.Context, paths []nix.StorePath) (map[nix.StorePath]bool, error)
+}
+
+// Remote is a cache on a server. It says every few seconds how far a push is.
+type Remote struct {
+	Client *client.Client
+	Pusher *push.Pusher   // with its Progress
+	Name   string         // of the cache
+	Filter *regexp.Regexp // of names of store paths that are not pushed; nil filters nothing
+	Runner *github.Runner
+	Every  time.Duration // between two lines of progress
+}
+
+// Config asks for the cache's configuration.
+func (c *Remote) Config(ctx context.Context) (*client.Config, error) {
+	return c.Client.CacheConfig(ctx, c.Name)
+}
+
+// closureMax is how many paths are asked about at once.
+const closureMax = 1000
+
+// Complete asks about whole closures. Where a server can't tell, because it is a stock one, or because the token may not
+// push, nothing is complete.
+func (c *Remote) Complete(ctx context.Context, paths []nix.StorePath) (map[nix.StorePath]bool, error) {
+	complete := map[nix.StorePath]bool{}
+	byHash := map[string]nix.StorePath{}
+	for len(paths) > 0 {
+		n := min(len(paths), closureMax)
+		hashes := make([]string, n)
+		for i, path := range paths[:n] {
+			hashes[i] = path.Hash()
+			byHash[path.Hash()] = path
+		}
+		paths = paths[n:]
+		answer, err := c.Client.Closure(ctx, c.Name, hashes)
+		switch client.Status(err) {
+		case 401, 403, 404, 405:
+			return map[nix.StorePath]bool{}, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, hash := range answer.Complete {
+			if path, ok := byHash[hash]; ok {
+				complete[path] = true
+			}
+		}
+	}
+	return complete, nil
+}
+
+// Pin is not spoken by the client yet.
+func (c *Remote) Pin(context.Context, string, nix.StorePath, int) error { return ErrNoPins }
+
+// Push pushes the closure of a path. A closure of which paths failed is an error that names the first of them.
+func (c *Remote) Push(ctx context.Context, path nix.StorePath) (Sent, error) {
+	stop := c.tick(path)
+	res, err := c.Pusher.Push(ctx, push.Request{Cache: c.Name, Paths: []string{path.String()}, LeaveOut: c.leaveOut()})
+	stop()
+	var sent Sent
+	if res != nil {
+		sent = Sent{Paths: res.Paths - res.Upstream, Pushed: res.Pushed, Bytes: res.BytesSent, Requests: int(res.Requests)}
+		for _, f := range res.Failed {
+			c.Runner.Printf("not pushed: %s: %s\n", f.Path, f.Reason)
+		}
+		if len(res.Failed) > 0 && err == nil {
+			err = fmt.Errorf("%s: %s (%w)", res.Failed[0].Path, res.Failed[0].Reason, res.Err())
+		}
+	}
+	return sent, err
+}
+
+// leaveOut is the filter as a push wants it.
+func (c *Remote) leaveOut() func(nix.StorePath) bool {
+	if c.Filter == nil {
+		return nil
+	}
+	return func(p nix.StorePath) bool { return c.Filter.MatchString(p.Name()) }
+}
+
+// tick prints lines of progress until it is stopped.
+func (c *Remote) tick(path nix.StorePath) (stop func()) {
+	done, gone := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(gone)
+		t := time.NewTicker(c.Every)
+		defer t.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-t.C:
+				g := c.Pusher.Progress
+				if g.Paths.Load() == g.PathsDone.Load() { // still asking what is missing, or done
+					continue
+				}
+				c.Runner.Printf("push %s: %d of %d paths, %s of %s sent\n", path.Name(), g.PathsDone.Load(), g.Paths.Load(),
+					report.Bytes(g.Sent.Load()), report.Bytes(g.Packed.Load()))
+			}
+		}
+	}()
+	return func() { close(done); <-gone }
+}
