@@ -95,7 +95,7 @@ func (c *Cache) Open(ctx context.Context, o Object, off, n int64) (io.ReadCloser
 	if err := c.start(ctx); err != nil {
 		return nil, err
 	}
-	if c.Limit < MinLimit {
+	if !c.Keeps() {
 		return c.Blobs.Get(ctx, o.Key, off, n)
 	}
 	e := c.enter(o)
@@ -109,6 +109,9 @@ func (c *Cache) Open(ctx context.Context, o Object, off, n int64) (io.ReadCloser
 	}
 	return &reader{c: c, e: e, ctx: ctx, at: off, end: off + n, slice: -1}, nil
 }
+
+// Keeps tells whether anything is kept at all.
+func (c *Cache) Keeps() bool { return c.Limit >= MinLimit }
 
 // start waits until it is known what the folder holds: that is done once, when it is first needed, so that a
 // server's start does not wait for it.

@@ -58,7 +58,7 @@ func (s *Store) explain(err error, skewed bool) error {
 		return errNoCredentials
 	case errors.As(err, new(*sourceError)) || errors.As(err, new(*refusal)):
 		return err
-	case !errors.As(err, &answered) || answered.Response == nil:
+	case !errors.As(err, &answered) || answered.Response == nil || answered.HTTPStatusCode() == 0:
 		return s.unreached(err)
 	}
 	r := &refusal{status: answered.HTTPStatusCode()}
@@ -86,7 +86,8 @@ func (s *Store) judge(r *refusal, header http.Header, skewed bool) {
 	case "NoSuchKey", "NotFound":
 		r.err = blob.ErrNotFound
 		return
-	case "InvalidAccessKeyId", "InvalidToken", "ExpiredToken", "TokenRefreshRequired", "InvalidClientTokenId", "Unauthorized":
+	case "InvalidAccessKeyId", "InvalidToken", "ExpiredToken", "TokenRefreshRequired", "InvalidClientTokenId", "Unauthorized",
+		"XAdminUserNotFound": // versitygw says 404 to it
 		r.err = fmt.Errorf("%w: the access key id is not accepted: correct AWS_ACCESS_KEY_ID (access_key_id of [storage.credentials])", ErrSetup)
 		return
 	case "PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "TemporaryRedirect", "MovedPermanently", "Redirect":

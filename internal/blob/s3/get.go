@@ -229,7 +229,7 @@ func (r *reader) resume() error {
 		return fmt.Errorf("the body broke %d times in a row: %s", r.barren, line(innermost(r.broke).Error()))
 	}
 	if r.barren > 1 {
-		pause, _ := pauseAfter(&refusal{transient: true, err: r.broke}, r.barren)
+		pause, _ := r.store.pauseAfter(&refusal{transient: true, err: r.broke}, r.barren-2)
 		if err := sleep(r.ctx, pause); err != nil {
 			return err
 		}

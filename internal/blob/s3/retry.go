@@ -73,7 +73,7 @@ func (s *Store) retryOpen(ctx context.Context, patience time.Duration, once func
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		pause, again := pauseAfter(err, n)
+		pause, again := s.pauseAfter(err, n)
 		if !again {
 			return err
 		}
@@ -103,7 +103,7 @@ func (s *Store) attempt(ctx context.Context, once func(context.Context, *watch) 
 
 // pauseAfter says how long to wait after the error of attempt n (from 0), and
 // whether to try again at all.
-func pauseAfter(err error, n int) (time.Duration, bool) {
+func (s *Store) pauseAfter(err error, n int) (time.Duration, bool) {
 	var r *refusal
 	if !errors.As(err, &r) || !r.transient {
 		return 0, false
@@ -111,7 +111,7 @@ func pauseAfter(err error, n int) (time.Duration, bool) {
 	if r.clock && n == 0 {
 		return 0, true // the SDK has learned the time
 	}
-	pause := rand.N(min(firstPause<<min(n, 10), longestPause)) + firstPause/10
+	pause := rand.N(min(s.pause<<min(n, 10), longestPause)) + s.pause/10
 	return max(pause, min(r.retryAfter, 2*longestPause)), true
 }
 

@@ -80,6 +80,7 @@ type Store struct {
 	where    string // for messages: the endpoint's host, or "Amazon S3"
 	patience time.Duration
 	stall    time.Duration
+	pause    time.Duration // the bound of the first one between two attempts
 	clock    *clock
 	plain    atomic.Bool // the service has no conditional put
 }
@@ -105,7 +106,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open bucket: %w", err)
 	}
-	s := &Store{bucket: o.Bucket, where: "Amazon S3", patience: o.Patience, stall: o.Stall, clock: &clock{}}
+	s := &Store{bucket: o.Bucket, where: "Amazon S3", patience: o.Patience, stall: o.Stall, pause: firstPause, clock: &clock{}}
 	if s.patience <= 0 {
 		s.patience = defaultPatience
 	}

@@ -23,8 +23,10 @@ import (
 	"time"
 )
 
-// Credentials and region of every gateway.
+// Credentials and region of every gateway, and the domain below which a bucket's
+// name may be a host's; nothing resolves it.
 const (
+	Domain          = "s3.test"
 	AccessKeyID     = "test-access"
 	SecretAccessKey = "test-secret-of-nobody"
 	Region          = "us-east-1"
@@ -133,7 +135,7 @@ func run(ctx context.Context, program, dir string) (*Gateway, error) {
 	}
 	g.Endpoint = "http://" + addr
 	var out bytes.Buffer
-	g.cmd = exec.CommandContext(ctx, program, "--port", addr, "--region", Region, "--keep-alive", "--quiet", "--health", "/health",
+	g.cmd = exec.CommandContext(ctx, program, "--port", addr, "--region", Region, "--virtual-domain", Domain, "--keep-alive", "--quiet", "--health", "/health",
 		"posix", "--sidecar", sidecar, g.Root)
 	g.cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY_ID="+AccessKeyID, "ROOT_SECRET_ACCESS_KEY="+SecretAccessKey)
 	g.cmd.Stdout, g.cmd.Stderr = &out, &out
