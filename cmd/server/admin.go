@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -70,6 +71,7 @@ func (p *program) connectTo(ctx context.Context, cfg *config.Server) (_ *admin.C
 	if err != nil {
 		return nil, nil, err
 	}
+	caller := os.Getuid() // before this process becomes the data's owner
 	for deadline := time.Now().Add(lockTime); ; {
 		c, err := admin.Dial(ctx, adminSocket(cfg))
 		if err == nil {
@@ -80,7 +82,7 @@ func (p *program) connectTo(ctx context.Context, cfg *config.Server) (_ *admin.C
 		}
 		st, err := p.openHere(ctx, cfg, log)
 		if err == nil {
-			return admin.Local(st.admin), st.close, nil
+			return admin.Local(st.admin, caller), st.close, nil
 		}
 		if !errors.Is(err, errLocked) || time.Now().After(deadline) {
 			return nil, nil, err

@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,7 +18,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/org/attic-action/internal/admin"
 	"github.com/org/attic-action/internal/audit"
 	"github.com/org/attic-action/internal/config"
 	"github.com/org/attic-action/internal/exchange"
@@ -61,85 +59,6 @@ func rates(l config.Limits) server.Rates {
 func exchangeLimits(l config.Limits) exchange.Limits {
 	perMinute := func(n int) *limit.Buckets { return &limit.Buckets{Rate: limit.PerMinute(n)} }
 	return exchange.Limits{Refused: perMinute(l.RefusedExchanges), Asked: perMinute(l.Exchanges), Granted: perMinute(l.ExchangesOfPolicy)}
-}
-
-// auditAdmin records the calls of commands.
-func auditAdmin(l *audit.Log) func(context.Context, admin.Record) {
-	return func(_ context.Context, r admin.Record) {
-		e := audit.Event{Time: r.At, Request: r.ID, Action: audit.AdminPrefix + strings.ReplaceAll(r.Verb, "/", "."), Result: audit.OK}
-		e.Claims = inputOf(r.Input)
-		// What one looks for has a field of its own.
-		for key, field := range map[string]*string{"cache": &e.Cache, "policy": &e.Policy, "id": &e.Token, "ids": &e.Token, "jti": &e.Token} {
-			if v := e.Claims[key]; v != "" {
-				*field = v
-			}
-		}
-		if name := e.Claims["name"]; name != "" && strings.HasPrefix(r.Verb, "trust/") {
-			e.Policy = name
-		}
-		if r.Err != nil {
-			e.Result, e.Reason = audit.Refused, r.Err.Error()
-			if strings.HasPrefix(e.Reason, "panic:") {
-				e.Result = audit.Failed
-			}
-		}
-		l.Write(e)
-	}
-}
-
-// inputOf lists what a command asked for, as words. Members whose names say that they
-// hold a secret stay out, whatever they hold; the record itself cuts tokens and keys out
-// of the rest.
-func inputOf(in any) map[string]string {
-	text, err := json.Marshal(in)
-	if err != nil {
-		return nil
-	}
-	var tree any
-	if json.Unmarshal(text, &tree) != nil {
-		return nil
-	}
-	out := map[string]string{}
-	flatten(out, "", tree)
-	return out
-}
-
-func flatten(out map[string]string, at string, v any) {
-	switch v := v.(type) {
-	case map[string]any:
-		for key, member := range v {
-			key = strings.ToLower(key)
-			if strings.Contains(key, "token") || strings.Contains(key, "secret") || strings.Contains(key, "private") || strings.Contains(key, "claims") {
-				continue
-			}
-			if at != "" && at != "policy" { // the policy to add is what a command is about
-				key = at + "." + key
-			}
-			flatten(out, key, member)
-		}
-	case []any:
-		var words []string
-		for _, it := range v {
-			if s, ok := it.(string); ok {
-				words = append(words, s)
-			}
-		}
-		if len(words) > 0 {
-			out[at] = strings.Join(words, ",")
-		}
-	case string:
-		if v != "" {
-			out[at] = v
-		}
-	case float64:
-		if v != 0 {
-			out[at] = strconv.FormatFloat(v, 'f', -1, 64)
-		}
-	case bool:
-		if v {
-			out[at] = "true"
-		}
-	}
 }
 
 // auditQuery is the command line of audit.
@@ -259,6 +178,7 @@ func auditLine(e audit.Event) string {
 		number("status", int64(e.Status))
 	}
 	add("address", e.Address)
+	add("user", e.User)
 	add("request", e.Request)
 	shown := []string{"repository", "repository_id", "ref", "event_name", "environment", "job_workflow_ref", "run_id", "actor"}
 	if e.Action != audit.Exchange { // what a command asked for

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -75,8 +76,8 @@ func TestAuditOfCommandsHoldsWhatTheyAskedForAndNoSecret(t *testing.T) {
 		PrivateKey: "hunter2", Note: "cache-1:" + strings.Repeat("A", 86) + "=="}
 	in.Policy.Ref = "refs/heads/main"
 	write := auditAdmin(l)
-	write(t.Context(), admin.Record{ID: "r1", Verb: "trust/add", Input: in, At: time.Now()})
-	write(t.Context(), admin.Record{ID: "r2", Verb: "trust/add", Err: errors.New("the policy is too wide"), At: time.Now()})
+	write(t.Context(), admin.Record{ID: "r1", Verb: "trust/add", UID: 0, Input: in, At: time.Now()})
+	write(t.Context(), admin.Record{ID: "r2", Verb: "trust/add", UID: admin.Nobody, Err: errors.New("the policy is too wide"), At: time.Now()})
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -95,11 +96,47 @@ func TestAuditOfCommandsHoldsWhatTheyAskedForAndNoSecret(t *testing.T) {
 		t.Fatalf("got %+v", got)
 	}
 	if e := got[0]; e.Action != "admin.trust.add" || e.Result != audit.OK || e.Policy != "infra" || e.Cache != "system" || e.Token != "a,b" ||
-		e.Claims["ref"] != "refs/heads/main" || e.Claims["repository-id"] != "1234567890123" {
+		e.Claims["ref"] != "refs/heads/main" || e.Claims["repository-id"] != "1234567890123" || !strings.HasPrefix(e.User, "0") {
 		t.Errorf("got %+v", e)
 	}
-	if e := got[1]; e.Result != audit.Refused || e.Reason != "the policy is too wide" {
+	if e := got[1]; e.Result != audit.Refused || e.Reason != "the policy is too wide" || e.User != "" {
 		t.Errorf("got %+v", e)
+	}
+}
+
+// Afterwards somebody asks whether a token had been taken back, and by whom; what a policy had granted is not
+// listed any more by then.
+func TestRevocationByPolicyNamesTheTokensAndTheUser(t *testing.T) {
+	home := t.TempDir()
+	_, _, stop := start(t, home, "attic-server", "--listen", "127.0.0.1:0")
+	defer stop()
+	ids := map[string]bool{}
+	for range 30 {
+		code, out, errs := call(t, home, "attic-server", "make-token", "--sub", "web", "--validity", "1h", "--pull", "c")
+		if code != 0 {
+			t.Fatalf("make-token: %s", errs)
+		}
+		id, err := tokenID(strings.TrimSpace(out))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids[id] = true
+	}
+	if code, _, errs := call(t, home, "attic-server", "token", "revoke", "--sub", "web"); code != 0 {
+		t.Fatal(errs)
+	}
+	user := strconv.Itoa(os.Getuid())
+	for id := range ids {
+		for eventually := 0; ; eventually++ { // the record is written behind the answer
+			code, out, errs := call(t, home, "attic-server", "audit", "--action", "admin.token.revoke", "--jti", id)
+			if code == 0 && strings.Count(out, "\n") == 1 && strings.Contains(out, "objects=30") && strings.Contains(out, " user=") && strings.Contains(out, user) {
+				break
+			}
+			if eventually == 100 {
+				t.Fatalf("token %s: exit %d, %q, %q", id, code, out, errs)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
 	}
 }
 

@@ -38,12 +38,14 @@ const (
 
 // Record is one call that was answered, for the audit.
 type Record struct {
-	ID    string // of the request
-	Verb  string // "trust/add"
-	Input any    // what the verb's function was given; nil when it could not be read
-	Err   error  // nil when it was done
-	At    time.Time
-	Took  time.Duration
+	ID     string // of the request
+	Verb   string // "trust/add"
+	UID    int    // of the user who called; Nobody when that is not known
+	Input  any    // what the verb's function was given; nil when it could not be read
+	Output any    // what it returned; nil after an error
+	Err    error  // nil when it was done
+	At     time.Time
+	Took   time.Duration
 }
 
 // Mux has a function for each verb. Verbs are registered before it serves.
@@ -135,7 +137,7 @@ func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if now == nil {
 		now = time.Now
 	}
-	rec := Record{ID: rand.Text(), Verb: strings.TrimPrefix(r.URL.Path, "/"), At: now()}
+	rec := Record{ID: rand.Text(), Verb: strings.TrimPrefix(r.URL.Path, "/"), UID: callerUID(r), At: now()}
 	out, status := m.answer(w, r, &rec)
 	rec.Took = now().Sub(rec.At)
 	if m.Audit != nil {
@@ -171,6 +173,7 @@ func (m *Mux) answer(w http.ResponseWriter, r *http.Request, rec *Record) (out a
 		return fail(fmt.Errorf("read request: %w", err), http.StatusBadRequest)
 	}
 	if rec.Input, out, err = safely(r.Context(), fn, body); err == nil {
+		rec.Output = out
 		return out, http.StatusOK
 	}
 	for _, s := range statuses {

@@ -77,10 +77,10 @@ func TestRemoteAndLocalCallsAnswerAlike(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if local := admin.Local(m); local.Remote() || !remote.Remote() {
+	if local := admin.Local(m, os.Getuid()); local.Remote() || !remote.Remote() {
 		t.Error("clients do not know where they call")
 	}
-	for name, c := range map[string]*admin.Client{"remote": remote, "local": admin.Local(m)} {
+	for name, c := range map[string]*admin.Client{"remote": remote, "local": admin.Local(m, os.Getuid())} {
 		t.Run(name, func(t *testing.T) {
 			records = nil
 			got, err := admin.Call[greeting](t.Context(), c, "greet", greet{"you"})
@@ -106,6 +106,14 @@ func TestRemoteAndLocalCallsAnswerAlike(t *testing.T) {
 			}
 			if _, err := admin.Call[greeting](t.Context(), c, "leave", nil); err == nil || !strings.Contains(err.Error(), `no verb "leave"`) {
 				t.Errorf("an unknown verb: got %v", err)
+			}
+			for _, r := range records {
+				if r.UID != os.Getuid() {
+					t.Errorf("%s was called by %d, want %d", r.Verb, r.UID, os.Getuid())
+				}
+			}
+			if out, ok := records[0].Output.(greeting); !ok || out.Text != "hello you" {
+				t.Errorf("recorded output %+v", records[0].Output)
 			}
 			if len(records) != 7 {
 				t.Errorf("%d calls were audited, want 7", len(records))

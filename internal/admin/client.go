@@ -51,8 +51,10 @@ func Dial(ctx context.Context, socket string) (*Client, error) {
 	}}}, nil
 }
 
-// Local returns a client of a handler in this process.
-func Local(h http.Handler) *Client { return &Client{http: &http.Client{Transport: inProcess{h}}} }
+// Local returns a client of a handler in this process, for the user with this uid.
+func Local(h http.Handler, uid int) *Client {
+	return &Client{http: &http.Client{Transport: inProcess{h, uid}}}
+}
 
 // Remote says whether calls go to another process.
 func (c *Client) Remote() bool { return c.remote }
@@ -95,11 +97,14 @@ func Call[Out any](ctx context.Context, c *Client, verb string, in any) (Out, er
 }
 
 // inProcess hands requests to a handler and gathers its answer.
-type inProcess struct{ h http.Handler }
+type inProcess struct {
+	h   http.Handler
+	uid int
+}
 
 func (t inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
 	w := &gathered{header: http.Header{}, status: http.StatusOK}
-	t.h.ServeHTTP(w, r)
+	t.h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), uidKey{}, t.uid)))
 	return &http.Response{
 		Status: http.StatusText(w.status), StatusCode: w.status, Header: w.header, Request: r,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,

@@ -120,7 +120,7 @@ func TestTextIsBounded(t *testing.T) {
 }
 
 func TestFilesRotateBySizeAndTheOldestGo(t *testing.T) {
-	l := open(t, &Log{MaxSize: 2000, Keep: 3})
+	l := open(t, &Log{MaxSize: 2000, Keep: 6})
 	for i := range 200 {
 		l.Write(Event{Time: epoch.Add(time.Duration(i) * time.Second), Action: Pack, Result: OK, Objects: int64(i)})
 		if i%5 == 0 {
@@ -128,7 +128,7 @@ func TestFilesRotateBySizeAndTheOldestGo(t *testing.T) {
 		}
 	}
 	closed(t, l)
-	files, err := filepath.Glob(l.Path + "*")
+	files, err := filepath.Glob(pushes(l.Path) + "*")
 	if err != nil || len(files) != 4 {
 		t.Fatalf("there are %v (%v)", files, err)
 	}
@@ -173,7 +173,7 @@ func TestTornLineIsSkippedAndDoesNotSwallowTheNext(t *testing.T) {
 
 func TestFileThatWasMovedIsBegunAnew(t *testing.T) {
 	l := open(t, &Log{})
-	l.Write(Event{Action: Pack})
+	l.Write(Event{Action: Exchange})
 	waitEmpty(l)
 	for read(t, l.Path, Filter{}) == nil { // taken from the queue is not yet in the file
 		time.Sleep(time.Millisecond)
@@ -181,9 +181,9 @@ func TestFileThatWasMovedIsBegunAnew(t *testing.T) {
 	if err := os.Rename(l.Path, l.Path+".moved"); err != nil {
 		t.Fatal(err)
 	}
-	l.Write(Event{Action: Commit})
+	l.Write(Event{Action: CacheCreate})
 	closed(t, l)
-	if got := read(t, l.Path, Filter{}); len(got) != 1 || got[0].Action != Commit {
+	if got := read(t, l.Path, Filter{}); len(got) != 1 || got[0].Action != CacheCreate {
 		t.Errorf("got %v", got)
 	}
 }
@@ -195,7 +195,7 @@ func TestStrangersCannotFlushTheRecord(t *testing.T) {
 	for range 100_000 {
 		l.Write(Event{Action: Auth, Result: Refused, Unverified: true})
 	}
-	l.Write(Event{Action: Pack, Result: OK})
+	l.Write(Event{Action: CacheCreate, Result: OK})
 	closed(t, l)
 	got := read(t, l.Path, Filter{})
 	if got[0].Subject != "the break-in" {
@@ -206,6 +206,67 @@ func TestStrangersCannotFlushTheRecord(t *testing.T) {
 	}
 	if last := got[len(got)-1]; last.Action != Suppressed || last.Objects != 100_000-strangersBurst {
 		t.Errorf("what was left out is told as %+v", last)
+	}
+}
+
+// The attack: after a break-in, the stolen token pushes a hundred thousand times, makes and destroys caches, and
+// a job trades ID tokens, until the record of how it was got is rotated away.
+func TestPushersCannotFlushTheRecord(t *testing.T) {
+	now := epoch
+	l := open(t, &Log{MaxSize: 1 << 20, Keep: 1, Now: func() time.Time { return now }})
+	l.Write(Event{Action: Exchange, Result: OK, Subject: "the break-in"})
+	for i := range 4_000 {
+		l.Write(Event{Action: Upload, Result: OK, Subject: "thief", Object: strings.Repeat("x", 200)})
+		l.Write(Event{Action: Pack, Result: Failed, Subject: "thief"})
+		l.Write(Event{Action: Commit, Result: Refused, Subject: "thief"})
+		l.Write(Event{Action: CacheCreate, Result: OK, Subject: "thief"})
+		l.Write(Event{Action: Exchange, Result: Limited, Policy: "infra"})
+		if i%100 == 0 {
+			waitEmpty(l)
+		}
+	}
+	now = now.Add(time.Minute)
+	l.Write(Event{Action: AdminPrefix + "token.revoke", Result: OK})
+	now = now.Add(time.Minute)
+	l.Write(Event{Action: Upload, Result: OK, Subject: "the last"})
+	closed(t, l)
+	got := read(t, l.Path, Filter{})
+	n := len(got)
+	if got[0].Subject != "the break-in" || got[n-2].Action != "admin.token.revoke" || got[n-1].Subject != "the last" {
+		t.Errorf("first %+v, then %+v and %+v", got[0], got[n-2], got[n-1])
+	}
+	if files, _ := filepath.Glob(l.Path + "*"); len(files) != 1 {
+		t.Errorf("%d lines filled %v", n, files)
+	}
+	// What was refused is of the record, as far as there is room.
+	if refused := read(t, l.Path, Filter{Result: Refused}); len(refused) < 500 {
+		t.Errorf("%d refusals are recorded", len(refused))
+	}
+}
+
+// What pushes send has files of its own, and is read as if it were one.
+func TestBothFilesAreReadAsOne(t *testing.T) {
+	l := open(t, &Log{MaxSize: 1500, Keep: 16})
+	actions := []string{Exchange, Upload, Pack, CacheCreate, Commit, AdminPrefix + "x"}
+	for i := range 60 {
+		l.Write(Event{Time: epoch.Add(time.Duration(i) * time.Second), Action: actions[i%len(actions)], Result: OK, Objects: int64(i)})
+		if i%5 == 0 {
+			waitEmpty(l)
+		}
+	}
+	closed(t, l)
+	for i, e := range read(t, l.Path, Filter{}) {
+		if e.Objects != int64(i) || e.Action != actions[i%len(actions)] {
+			t.Fatalf("event %d is %+v", i, e)
+		}
+	}
+	if got := read(t, l.Path, Filter{Action: Commit}); len(got) != 10 {
+		t.Errorf("%d commits", len(got))
+	}
+	for _, name := range []string{l.Path, pushes(l.Path)} {
+		if fi, err := os.Stat(name); err != nil || fi.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", name, fi, err)
+		}
 	}
 }
 
@@ -294,7 +355,7 @@ func TestFilters(t *testing.T) {
 }
 
 func TestFollowSeesWhatComesAcrossRotations(t *testing.T) {
-	l := open(t, &Log{MaxSize: 1500, Keep: 8})
+	l := open(t, &Log{MaxSize: 1500, Keep: 16})
 	l.Write(Event{Action: Pack, Objects: 1})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -322,7 +383,7 @@ func TestFollowSeesWhatComesAcrossRotations(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	if files, _ := filepath.Glob(l.Path + ".*"); len(files) < 2 {
+	if files, _ := filepath.Glob(pushes(l.Path) + ".*"); len(files) < 2 {
 		t.Errorf("nothing was rotated: %v", files)
 	}
 }

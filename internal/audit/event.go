@@ -1,8 +1,9 @@
 // Package audit keeps a record of who did what: a file of JSON lines that only
 // the server's own user can read, and a reader for it.
 //
-//	<data>/audit.log      what is written now
-//	<data>/audit.log.1    the one before, and so on up to .N; the oldest goes
+//	<data>/audit.log           what is written now
+//	<data>/audit.log.1         the one before, and so on up to .N; the oldest goes
+//	<data>/audit-pushes.log    the same of uploads, packs and commits that were let in
 //
 // One line is one Event. What is recorded: each exchange of an ID token, granted
 // or refused; uploads, packs and commits; changes of caches; calls of the
@@ -17,9 +18,11 @@
 // # What an attacker can do to it
 //
 // Text from outside is bounded and holds nothing that a terminal obeys, so no line
-// can be forged or hidden. Those who cannot authenticate share a small quota of
-// lines, and what went over it is counted in a line of its own: nobody can flush
-// the record of a break-in by knocking a million times.
+// can be forged or hidden. Nobody can flush the record of a break-in: what pushes send
+// is as many lines as the pusher likes, and has files of its own; those who cannot
+// authenticate share a small quota of lines, and what went over it is counted in a line
+// of its own; those who can share a larger one, and what goes over it is written beside
+// the pushes. Commands of the administrator have none.
 package audit
 
 import (
@@ -70,10 +73,13 @@ type Event struct {
 	Objects int64             `json:"objects,omitempty"`
 	Bytes   int64             `json:"bytes,omitempty"` // that the client sent
 	Address string            `json:"address,omitempty"`
+	User    string            `json:"user,omitempty"`   // of this machine, who gave an administrator's command
 	Claims  map[string]string `json:"claims,omitempty"` // of the ID token, or what an administrator asked for
 
 	// Unverified marks an event of somebody who did not authenticate; those share a quota.
 	Unverified bool `json:"-"`
+
+	push bool // it goes to the file of pushes
 }
 
 // Bounds of text in an event, in bytes.
@@ -86,7 +92,7 @@ const (
 // clean returns the event as it may be written.
 func (e Event) clean() Event {
 	e.Time = e.Time.UTC()
-	for _, f := range []*string{&e.Request, &e.Action, &e.Result, &e.Subject, &e.Token, &e.Policy, &e.Cache, &e.Object, &e.Address} {
+	for _, f := range []*string{&e.Request, &e.Action, &e.Result, &e.Subject, &e.Token, &e.Policy, &e.Cache, &e.Object, &e.Address, &e.User} {
 		*f = cleanText(*f, maxText)
 	}
 	e.Reason = cleanText(e.Reason, maxReason)

@@ -5,10 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
-	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,9 +16,9 @@ import (
 // Log writes events to a file. Fill in the fields, then Open; a nil *Log takes
 // events and does nothing.
 type Log struct {
-	Path    string           // of the file that is written now
-	MaxSize int64            // bytes of a file before the next is begun; 0 means 16 MiB
-	Keep    int              // older files that stay; 0 means 8
+	Path    string           // of the file that is written now; the other is beside it
+	MaxSize int64            // bytes of either file before the next is begun; 0 means 16 MiB
+	Keep    int              // older files that stay, and half as many of the pushes; 0 means 8
 	Now     func() time.Time // nil means time.Now
 	Log     *slog.Logger     // told of trouble, once a minute; nil means slog.Default()
 
@@ -31,14 +29,13 @@ type Log struct {
 
 	mu         sync.Mutex // of what follows
 	strangers  *rate.Limiter
+	flood      *rate.Limiter
 	suppressed int64 // events of strangers over their quota
 	dropped    int64 // events that found the queue full
 
-	file  *os.File // the rest is the writer's own
-	size  int64
-	dirty bool      // written and not synced
-	told  time.Time // when trouble was last told
-	lost  int64     // lines that could not be written since
+	kept, pushed file      // the rest is the writer's own
+	told         time.Time // when trouble was last told
+	lost         int64     // lines that could not be written since
 }
 
 const (
@@ -51,9 +48,13 @@ const (
 	patience = 250 * time.Millisecond
 
 	// Lines that those who do not authenticate may cause together: some hundreds at
-	// once, one a second for ever, which the files of default size hold for days.
+	// once, one in four seconds for ever, which the files of default size hold for a week.
 	strangersBurst = 300
-	strangersEvery = time.Second
+	strangersEvery = 4 * time.Second
+	// And those who do, beyond what they push: a job that a policy fits can trade ID
+	// tokens all day. What goes over it is written to the other file.
+	floodBurst = 2000
+	floodEvery = 4 * time.Second
 
 	// syncEvery is what a power cut may take. Each line for itself would be a disk's whole work.
 	syncEvery = 5 * time.Second
@@ -75,8 +76,11 @@ func (l *Log) Open() error {
 		l.Log = slog.Default()
 	}
 	l.strangers = rate.NewLimiter(rate.Every(strangersEvery), strangersBurst)
-	if err := l.open(); err != nil {
-		return fmt.Errorf("open audit log: %w", err)
+	l.flood = rate.NewLimiter(rate.Every(floodEvery), floodBurst)
+	l.kept = file{path: l.Path, maxSize: l.MaxSize, keep: l.Keep}
+	l.pushed = file{path: pushes(l.Path), maxSize: l.MaxSize, keep: (l.Keep + 1) / 2}
+	if err := errors.Join(l.kept.open(), l.pushed.open()); err != nil {
+		return errors.Join(fmt.Errorf("open audit log: %w", err), l.kept.shut(), l.pushed.shut())
 	}
 	l.queue, l.done, l.closing = make(chan Event, queued), make(chan struct{}), make(chan struct{})
 	go l.run()
@@ -93,7 +97,7 @@ func (l *Log) Write(e Event) {
 	if e.Time.IsZero() {
 		e.Time = l.Now()
 	}
-	if e.Unverified && !l.admit(e.Time) {
+	if !l.route(&e) {
 		return
 	}
 	select {
@@ -112,15 +116,23 @@ func (l *Log) Write(e Event) {
 	}
 }
 
-// admit tells whether strangers have a line left.
-func (l *Log) admit(now time.Time) bool {
+// route chooses the event's file, or tells that it is left out.
+func (l *Log) route(e *Event) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.strangers.AllowN(now, 1) {
-		return true
+	switch {
+	case strings.HasPrefix(e.Action, AdminPrefix):
+	case e.Unverified:
+		if !l.strangers.AllowN(e.Time, 1) {
+			l.suppressed++
+			return false
+		}
+	case e.Result != Refused && (e.Action == Upload || e.Action == Pack || e.Action == Commit):
+		e.push = true
+	default:
+		e.push = !l.flood.AllowN(e.Time, 1)
 	}
-	l.suppressed++
-	return false
+	return true
 }
 
 func (l *Log) count(n *int64) {
@@ -139,190 +151,102 @@ func (l *Log) Close() error {
 	return nil
 }
 
-// run is the one writer. It takes all that is queued into one write.
+// run is the one writer. It takes all that is queued into one write a file.
 func (l *Log) run() {
 	defer close(l.done)
 	tick := time.NewTicker(tellEvery)
 	defer tick.Stop()
 	sync := time.NewTicker(syncEvery)
 	defer sync.Stop()
-	var buf bytes.Buffer
+	var b batch
 	for {
 		select {
 		case e := <-l.queue:
-			buf.Reset()
-			l.encode(&buf, e)
-			l.gather(&buf)
-			l.put(buf.Bytes())
+			l.encode(&b, e)
+			l.gather(&b)
+			l.put(&b)
 		case <-tick.C:
-			buf.Reset()
-			l.summary(&buf)
-			l.put(buf.Bytes())
+			l.summary(&b)
+			l.put(&b)
 		case <-sync.C:
-			l.sync()
+			l.trouble(l.kept.sync())
+			l.trouble(l.pushed.sync())
 		case <-l.closing:
-			for buf.Reset(); len(l.queue) > 0; buf.Reset() {
-				l.gather(&buf)
-				l.put(buf.Bytes())
+			for len(l.queue) > 0 {
+				l.gather(&b)
+				l.put(&b)
 			}
-			l.summary(&buf)
-			l.put(buf.Bytes())
-			l.shut()
+			l.summary(&b)
+			l.put(&b)
+			l.trouble(l.kept.shut())
+			l.trouble(l.pushed.shut())
 			return
 		}
 	}
 }
 
+// batch is lines on their way to the two files.
+type batch struct{ kept, pushed bytes.Buffer }
+
 // gather adds what else is queued, up to a size that memory does not notice.
-func (l *Log) gather(buf *bytes.Buffer) {
-	for buf.Len() < 256<<10 {
+func (l *Log) gather(b *batch) {
+	for b.kept.Len()+b.pushed.Len() < 256<<10 {
 		select {
 		case e := <-l.queue:
-			l.encode(buf, e)
+			l.encode(b, e)
 		default:
 			return
 		}
 	}
 }
 
-func (l *Log) encode(buf *bytes.Buffer, e Event) {
+func (l *Log) encode(b *batch, e Event) {
+	buf := &b.kept
+	if e.push {
+		buf = &b.pushed
+	}
 	enc := json.NewEncoder(buf) // which ends the line
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(e.clean()); err != nil { // strings and numbers: cannot fail
 		l.lost++
-		l.tell(err)
+		l.trouble(err)
 	}
 }
 
 // summary adds a line for what was left out since the last one.
-func (l *Log) summary(buf *bytes.Buffer) {
+func (l *Log) summary(b *batch) {
 	l.mu.Lock()
 	suppressed, dropped := l.suppressed, l.dropped
 	l.suppressed, l.dropped = 0, 0
 	l.mu.Unlock()
 	if suppressed > 0 {
-		l.encode(buf, Event{Time: l.Now(), Action: Suppressed, Result: Limited, Objects: suppressed,
+		l.encode(b, Event{Time: l.Now(), Action: Suppressed, Result: Limited, Objects: suppressed,
 			Reason: "events of callers who did not authenticate, over their quota of lines"})
 	}
 	if dropped > 0 {
-		l.encode(buf, Event{Time: l.Now(), Action: Suppressed, Result: Failed, Objects: dropped,
+		l.encode(b, Event{Time: l.Now(), Action: Suppressed, Result: Failed, Objects: dropped,
 			Reason: "events that the disk did not take in time"})
 	}
 }
 
-// put appends whole lines.
-func (l *Log) put(lines []byte) {
-	if len(lines) == 0 {
-		return
-	}
-	err := l.ready(int64(len(lines)))
-	if err == nil {
-		var n int
-		n, err = l.file.Write(lines)
-		l.size += int64(n)
-		l.dirty = true
-		if err != nil {
-			l.shut() // what is torn is mended by the next open
+// put appends the lines and empties the batch.
+func (l *Log) put(b *batch) {
+	for _, to := range []struct {
+		file  *file
+		lines *bytes.Buffer
+	}{{&l.kept, &b.kept}, {&l.pushed, &b.pushed}} {
+		if err := to.file.put(to.lines.Bytes()); err != nil {
+			l.lost += int64(bytes.Count(to.lines.Bytes(), []byte("\n")))
+			l.trouble(err)
 		}
-	}
-	if err != nil {
-		l.lost += int64(bytes.Count(lines, []byte("\n")))
-		l.tell(err)
+		to.lines.Reset()
 	}
 }
 
-// tell logs trouble, once a minute: a full disk fails every line.
-func (l *Log) tell(err error) {
-	if now := l.Now(); l.told.IsZero() || now.Sub(l.told) >= tellEvery {
+// trouble logs an error, if there is one, once a minute: a full disk fails every line.
+func (l *Log) trouble(err error) {
+	if now := l.Now(); err != nil && (l.told.IsZero() || now.Sub(l.told) >= tellEvery) {
 		l.Log.Error("write audit log", "file", l.Path, "lines_lost", l.lost, "error", err)
 		l.told, l.lost = now, 0
 	}
-}
-
-// ready makes sure that the file is open, is the one at Path, and has room.
-func (l *Log) ready(n int64) error {
-	if l.file != nil && !l.inPlace() {
-		l.shut() // somebody moved it, or another server on this directory began the next
-	}
-	if l.file != nil && l.size > 0 && l.size+n > l.MaxSize {
-		l.shut()
-		if err := l.rotate(); err != nil {
-			return err
-		}
-	}
-	if l.file == nil {
-		return l.open()
-	}
-	return nil
-}
-
-func (l *Log) inPlace() bool {
-	ours, err1 := l.file.Stat()
-	there, err2 := os.Stat(l.Path)
-	return err1 == nil && err2 == nil && os.SameFile(ours, there)
-}
-
-func (l *Log) open() error {
-	f, err := os.OpenFile(l.Path, os.O_APPEND|os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return err
-	}
-	fi, err := f.Stat()
-	if err == nil && !fi.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a file", l.Path)
-	}
-	if err != nil {
-		_ = f.Close() // nothing was written
-		return err
-	}
-	l.file, l.size = f, fi.Size()
-	// A line that a crash tore must not swallow the next one.
-	var last [1]byte
-	if l.size > 0 {
-		if _, err := f.ReadAt(last[:], l.size-1); err == nil && last[0] != '\n' {
-			n, _ := f.Write([]byte("\n")) // the next write tells
-			l.size += int64(n)
-		}
-	}
-	return nil
-}
-
-func (l *Log) shut() {
-	if l.file == nil {
-		return
-	}
-	l.sync()
-	if err := l.file.Close(); err != nil {
-		l.tell(err)
-	}
-	l.file = nil
-}
-
-func (l *Log) sync() {
-	if l.file == nil || !l.dirty {
-		return
-	}
-	if err := l.file.Sync(); err != nil {
-		l.tell(err)
-	}
-	l.dirty = false
-}
-
-// rotate makes room for a new file: .1 becomes .2, and so on.
-func (l *Log) rotate() error {
-	for i := l.Keep; i > 0; i-- {
-		err := os.Rename(rotated(l.Path, i-1), rotated(l.Path, i))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("rotate: %w", err)
-		}
-	}
-	return nil
-}
-
-// rotated is the name of the i-th older file; the 0th is the present one.
-func rotated(path string, i int) string {
-	if i == 0 {
-		return path
-	}
-	return path + "." + strconv.Itoa(i)
 }
