@@ -26,9 +26,8 @@ func ensureSecret(cfg *config.Server) error {
 	if len(cfg.JWT.Keys) > 0 {
 		return nil
 	}
-	if cfg.Storage.Type != config.Local || cfg.Data == "" {
-		return configError{hintError{errors.New("no token secret is configured"),
-			"set ATTIC_SERVER_TOKEN_HS256_SECRET_BASE64 to the output of: openssl rand -base64 48"}}
+	if err := mayMakeSecret(cfg); err != nil {
+		return err
 	}
 	file := filepath.Join(cfg.Data, secretFile)
 	keys, err := readSecrets(file)
@@ -46,6 +45,15 @@ func ensureSecret(cfg *config.Server) error {
 		cfg.JWT.Previous = append(cfg.JWT.Previous, key.VerifyOnly())
 	}
 	return nil
+}
+
+// mayMakeSecret refuses a configuration that needs a secret and has none.
+func mayMakeSecret(cfg *config.Server) error {
+	if len(cfg.JWT.Keys) > 0 || cfg.Storage.Type == config.Local && cfg.Data != "" {
+		return nil
+	}
+	return configError{hintError{errors.New("no token secret is configured"),
+		"set ATTIC_SERVER_TOKEN_HS256_SECRET_BASE64 to the output of: openssl rand -base64 48"}}
 }
 
 // readSecrets reads one secret a line, the newest first.

@@ -52,10 +52,11 @@ func authority(cfg *config.Server) *token.Authority {
 
 func (p *program) checkConfig(*cobra.Command, []string) error {
 	cfg, err := p.load()
-	if err == nil {
-		p.warnOf(cfg)
+	if err != nil {
+		return err
 	}
-	return err
+	p.warnOf(cfg)
+	return mayMakeSecret(cfg)
 }
 
 func (p *program) serve(cmd *cobra.Command, _ []string) error {
@@ -71,13 +72,14 @@ func (p *program) serve(cmd *cobra.Command, _ []string) error {
 	if err != nil {
 		return err
 	}
+	if p.mode == "check-config" {
+		return p.checkConfig(cmd, nil)
+	}
 	cfg, err := p.load()
 	if err != nil {
 		return err
 	}
-	if p.warnOf(cfg); p.mode == "check-config" {
-		return nil
-	}
+	p.warnOf(cfg)
 	switch p.mode {
 	case "garbage-collector":
 		return p.collectNothing(cmd.Context())
