@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -89,9 +88,6 @@ func (p *program) serve(cmd *cobra.Command, _ []string) error {
 	if p.listen != "" {
 		cfg.Listen = p.listen
 	}
-	if p.getenv("GOGC") == "" {
-		debug.SetGCPercent(50) // the server's live memory is small and its machines are, too
-	}
 	return p.listenAndServe(cmd.Context(), cfg, log)
 }
 
@@ -129,7 +125,9 @@ func (p *program) listenAndServe(ctx context.Context, cfg *config.Server, log *s
 	if p.mode == "db-migrations" {
 		return ln.Close()
 	}
+	st.memory.apply(p.getenv, log)
 	defer serveAdmin(ctx, cfg, st, log)()
+	defer st.startChores(ctx, log)()
 	p.welcome(cfg, ln.Addr())
 	if p.listening != nil {
 		p.listening(ln.Addr().String())

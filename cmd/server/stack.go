@@ -11,6 +11,7 @@ import (
 
 	"github.com/org/attic-action/internal/admin"
 	"github.com/org/attic-action/internal/audit"
+	"github.com/org/attic-action/internal/budget"
 	"github.com/org/attic-action/internal/config"
 	"github.com/org/attic-action/internal/depot"
 	"github.com/org/attic-action/internal/issued"
@@ -29,13 +30,14 @@ type stack struct {
 	server *server.Server
 	admin  *admin.Mux
 	issued *issued.Register
+	memory memory
 
 	policies *trustbook.Book
 }
 
 // openStack opens what the configuration names, from the bottom up.
 func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *stack, err error) {
-	st := &stack{}
+	st := &stack{memory: planMemory()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, st.close())
@@ -77,15 +79,13 @@ func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *st
 		return nil, err
 	}
 	journal := &ledger.Log{Blobs: store, Epoch: 1}
-	if st.db, err = meta.Open(ctx, file, meta.Options{Journal: journal, Log: log}); err != nil {
+	if st.db, err = meta.Open(ctx, file, meta.Options{Journal: journal, Log: log, PageCache: st.memory.Database}); err != nil {
 		return nil, err
 	}
-	dp := &depot.Depot{DB: st.db, Blobs: store, Cut: cfg.Chunking, Log: log}
+	inFlight := budget.New(st.memory.InFlight)
+	dp := &depot.Depot{DB: st.db, Blobs: store, Cut: cfg.Chunking, Log: log, Memory: inFlight}
 	if dp.Spool, err = openSpool(cfg); err != nil {
 		return nil, err
-	}
-	if err := st.db.Update(ctx, (*meta.Tx).ForgetOldKeys); err != nil {
-		log.Warn("change the database at start", "error", err) // a full disk can still be read from
 	}
 	st.issued = &issued.Register{DB: st.db}
 	revoke := func(ctx context.Context, id string) error {
@@ -97,6 +97,7 @@ func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *st
 		AllowedHosts: cfg.AllowedHosts, APIEndpoint: cfg.APIEndpoint, SubstituterEndpoint: cfg.SubstituterEndpoint,
 		SignedBy: signers(cfg), SoftDelete: cfg.SoftDeleteCaches, WaivePossession: !cfg.RequireProof, MaxNarInfoSize: max(cfg.MaxNarInfoSize, 1),
 		Cut: cfg.Chunking, TellShareFrom: cfg.NARSizeThreshold, Now: time.Now, Log: log,
+		Memory: inFlight, Limits: st.memory.limits(),
 		Rates: rates(cfg.Limits), Peers: cfg.Peers, Audit: st.audit.Write,
 	}
 	st.policies = &trustbook.Book{DB: st.db, File: cfg.Trust, Kinds: cfg.OIDC.Kinds(), Listed: cfg.OIDC.Lists, Log: log}

@@ -59,7 +59,11 @@ type Options struct {
 	Journal Journal          // nil means that records go nowhere: nothing could be recovered
 	Now     func() time.Time // nil means time.Now
 	Log     *slog.Logger     // nil means none
-	Layouts Layouts          // for Apply and Snapshot; nil: they are not asked for
+
+	// PageCache is how many bytes the page caches of all connections may take
+	// together; 0 means 48 MiB. They are outside of Go's heap.
+	PageCache int64
+	Layouts   Layouts // for Apply and Snapshot; nil: they are not asked for
 
 	// Trace is told of every statement that is run, for tests of how much work an
 	// answer takes; nil means nobody. It may be called by several at a time.
@@ -87,6 +91,9 @@ type DB struct {
 func Open(ctx context.Context, file string, o Options) (*DB, error) {
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.PageCache <= 0 {
+		o.PageCache = 48 << 20
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -130,7 +137,7 @@ func (db *DB) open(ctx context.Context, file string) error {
 	if db.sql, err = sql.Open("sqlite", dataSource(file)); err != nil {
 		return err
 	}
-	w, err := openConn(ctx, db.sql, writerPragmas(synchronous))
+	w, err := openConn(ctx, db.sql, writerPragmas(synchronous, db.opt.PageCache))
 	if err != nil {
 		return err
 	}
@@ -139,7 +146,7 @@ func (db *DB) open(ctx context.Context, file string) error {
 		return err
 	}
 	for range readers {
-		r, err := openConn(ctx, db.sql, readerPragmas)
+		r, err := openConn(ctx, db.sql, readerPragmas(db.opt.PageCache))
 		if err != nil {
 			return err
 		}

@@ -37,20 +37,28 @@ var commonPragmas = []string{
 
 // writerPragmas: synchronous FULL, since with NORMAL a power cut undoes commits
 // of a WAL that clients were told of.
-func writerPragmas(synchronous string) []string {
+func writerPragmas(synchronous string, cache int64) []string {
 	return append(commonPragmas[:len(commonPragmas):len(commonPragmas)],
 		"PRAGMA journal_mode = WAL", // readers never wait for the writer; stays in the file
 		"PRAGMA synchronous = "+synchronous,
-		"PRAGMA cache_size = -8192",            // KiB, and twice that in memory: a page of 4 KiB takes a slot of 8
+		cacheSize(cache/2),
 		"PRAGMA wal_autocheckpoint = 1000",     // 4 MiB, so that reads need not search a long WAL
 		"PRAGMA journal_size_limit = 67108864", // a burst does not leave its WAL on the volume
 	)
 }
 
-var readerPragmas = append(commonPragmas[:len(commonPragmas):len(commonPragmas)],
-	"PRAGMA query_only = ON",    // a mistake is an error, not a second writer
-	"PRAGMA cache_size = -4096", // each; the whole process has 256 MB, and the system's page cache has the rest
-)
+func readerPragmas(cache int64) []string {
+	return append(commonPragmas[:len(commonPragmas):len(commonPragmas)],
+		"PRAGMA query_only = ON", // a mistake is an error, not a second writer
+		cacheSize(cache/2/readers),
+	)
+}
+
+// cacheSize gives a connection so many bytes for its page cache. What it does not hold is in the system's. SQLite
+// takes KiB, and twice that in memory: a page of 4 KiB takes a slot of 8.
+func cacheSize(bytes int64) string {
+	return fmt.Sprintf("PRAGMA cache_size = -%d", max(bytes/2>>10, 256))
+}
 
 // conn is one connection and the statements that were prepared on it. Statements
 // run without a context: interrupting one in the middle leaves a transaction in

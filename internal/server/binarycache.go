@@ -192,7 +192,7 @@ func (s *Server) getNAR(w http.ResponseWriter, r *http.Request) error {
 	if strings.Contains(r.Header.Get("Range"), ",") {
 		r.Header.Del("Range") // a thousand small ranges would be a thousand reads of the bucket
 	}
-	body := nar.Reader(r.Context())
+	body := nar.Reader(r.Context(), nar.Size)
 	defer body.Close()
 	if !o.cache.Public {
 		body = s.untilRevoked(r, body)
@@ -208,15 +208,4 @@ func (s *Server) getNAR(w http.ResponseWriter, r *http.Request) error {
 	}
 	late.flush()
 	return nil
-}
-
-// flushTouched writes the last uses that have gathered.
-func (s *Server) flushTouched(ctx context.Context) {
-	for cache, hashes := range s.touched.take() {
-		err := s.DB.Update(ctx, func(tx *meta.Tx) error { return tx.TouchPaths(cache, hashes, tx.Now()) })
-		if err != nil {
-			// Lost: the paths look a little older than they are.
-			s.Log.Error("write last uses", "paths", len(hashes), "error", err)
-		}
-	}
 }

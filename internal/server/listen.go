@@ -20,12 +20,6 @@ import (
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	s.init()
 	srv := s.httpServer()
-	flushed := make(chan struct{})
-	stopFlush := make(chan struct{})
-	go func() {
-		defer close(flushed)
-		s.flushLoop(stopFlush)
-	}()
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(newHostListener(ln, s.Limits)) }()
 
@@ -37,11 +31,8 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		err = s.stop(srv)
 		<-failed
 	}
-	close(stopFlush)
-	<-flushed
 	// The requests are over and so may be ctx; what they left must be written all the same.
-	s.flushTouched(context.WithoutCancel(ctx))
-	return err
+	return errors.Join(err, s.WriteUses(context.WithoutCancel(ctx)))
 }
 
 // stop lets requests finish. One that does not in time is cut off; a push goes
@@ -56,19 +47,6 @@ func (s *Server) stop(srv *http.Server) error {
 		return srv.Close()
 	}
 	return err
-}
-
-func (s *Server) flushLoop(stop <-chan struct{}) {
-	tick := time.NewTicker(s.Limits.FlushTouch)
-	defer tick.Stop()
-	for {
-		select {
-		case <-stop:
-			return
-		case <-tick.C:
-			s.flushTouched(context.Background())
-		}
-	}
 }
 
 func (s *Server) httpServer() *http.Server {

@@ -16,6 +16,7 @@ import (
 // deadlines and one answer.
 func (s *Server) serve(rw http.ResponseWriter, r *http.Request) {
 	start := s.Now()
+	defer s.busy.begin()()
 	rec := &record{id: newRequestID(), route: "-"}
 	rec.address = s.Peers.Address(r)
 	w, r := newStream(rw, r.WithContext(context.WithValue(r.Context(), recordKey{}, rec)), s.Limits.Stall)

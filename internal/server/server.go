@@ -110,6 +110,7 @@ type Server struct {
 	touched touches
 	heavy   gates
 	rates   rates
+	busy    busy
 }
 
 // Limits bound what one client, and all of them together, can hold. A zero
@@ -131,7 +132,6 @@ type Limits struct {
 	Idle        time.Duration // how long a connection may be idle; 2 minutes
 	Header      time.Duration // how long a request header may take; 15 s
 	Shutdown    time.Duration // how long a stop waits for requests in flight; 25 s
-	FlushTouch  time.Duration // how often last uses are written; 60 s
 	Connections int           // connections at a time; 2048
 }
 
@@ -152,7 +152,6 @@ func (l Limits) withDefaults() Limits {
 	def(&l.Idle, 2*time.Minute)
 	def(&l.Header, 15*time.Second)
 	def(&l.Shutdown, 25*time.Second)
-	def(&l.FlushTouch, time.Minute)
 	def(&l.Connections, 2048)
 	// A body larger than the whole budget would wait for ever.
 	l.Body = min(l.Body, l.BodyBudget)

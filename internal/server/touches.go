@@ -1,6 +1,8 @@
 package server
 
 import (
+	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"sync"
@@ -18,7 +20,7 @@ type touches struct {
 
 // maxTouches bounds the memory between two flushes. Beyond it a use is
 // forgotten; a path that is used so often is noted the next time.
-const maxTouches = 100_000
+const maxTouches = 20_000
 
 func (t *touches) add(cache int64, hash string) {
 	t.mu.Lock()
@@ -51,6 +53,25 @@ func (t *touches) take() map[int64][]string {
 		}
 	}
 	return out
+}
+
+// WriteUses writes the last uses that have gathered since it was called before. Call it every minute or so; Serve
+// does at its end. What could not be written is kept for the next time.
+func (s *Server) WriteUses(ctx context.Context) (err error) {
+	for cache, hashes := range s.touched.take() {
+		if err == nil {
+			err = s.DB.Update(ctx, func(tx *meta.Tx) error { return tx.TouchPaths(cache, hashes, tx.Now()) })
+		}
+		if err != nil {
+			for _, h := range hashes {
+				s.touched.add(cache, h)
+			}
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("write last uses: %w", err)
+	}
+	return nil
 }
 
 // untilRevoked makes a download end where it is once its token is taken back.
