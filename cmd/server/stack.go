@@ -17,6 +17,7 @@ import (
 	"github.com/org/attic-action/internal/issued"
 	"github.com/org/attic-action/internal/ledger"
 	"github.com/org/attic-action/internal/meta"
+	"github.com/org/attic-action/internal/roots"
 	"github.com/org/attic-action/internal/seal"
 	"github.com/org/attic-action/internal/server"
 	"github.com/org/attic-action/internal/trustbook"
@@ -100,6 +101,7 @@ func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *st
 		Memory: inFlight, Limits: st.memory.limits(),
 		Rates: rates(cfg.Limits), Peers: cfg.Peers, Audit: st.audit.Write,
 	}
+	st.server.Roots = &roots.Keeper{DB: st.db, Retention: cfg.GC.Retention}
 	st.policies = &trustbook.Book{DB: st.db, File: cfg.Trust, Kinds: cfg.OIDC.Kinds(), Listed: cfg.OIDC.Lists, Log: log}
 	st.admin = newAdmin(st, cfg)
 	return st, mountExchange(st, cfg)

@@ -17,6 +17,8 @@
 //	PUT  /_api/v1/cache/{cache}/packs/{sha256}    pack file → PackResult
 //	POST /_api/v1/cache/{cache}/paths             framed PathItems → PathsResult
 //	POST /_api/v1/cache/{cache}/closure           ClosureRequest → ClosureResult
+//	GET  /_api/v1/cache/{cache}/pins              → PinList; ?after= ?limit= ?sizes=1
+//	GET, PUT, DELETE /_api/v1/cache/{cache}/pins/{name}   PinRequest → Pin
 //
 // A decoder takes the value of Content-Type and the whole, already bounded
 // body, and returns either a typed value or an *Error that says which status

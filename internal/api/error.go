@@ -14,6 +14,7 @@ const (
 	NoSuchCache        = "NoSuchCache"
 	NoSuchObject       = "NoSuchObject"
 	CacheAlreadyExists = "CacheAlreadyExists"
+	NoSuchPin          = "NoSuchPin" // 404, ours
 	RequestError       = "RequestError"
 	InternalError      = "InternalServerError"
 	InsufficientSpace  = "InsufficientStorage" // 507, ours

@@ -19,6 +19,8 @@ const (
 	PackRoute          = "/_api/v1/cache/{cache}/packs/{sha256}"
 	PathsRoute         = "/_api/v1/cache/{cache}/paths"
 	ClosureRoute       = "/_api/v1/cache/{cache}/closure"
+	PinsRoute          = "/_api/v1/cache/{cache}/pins"
+	PinRoute           = "/_api/v1/cache/{cache}/pins/{name}" // the name is one escaped segment
 	OIDCConfigRoute    = "/_api/v1/oidc/config"
 	OIDCTokenRoute     = "/_api/v1/oidc/token"
 	OIDCRevokeRoute    = "/_api/v1/oidc/revoke"
@@ -38,6 +40,8 @@ func Routes() map[string]string {
 		"packs":          PackRoute,
 		"paths":          PathsRoute,
 		"closure":        ClosureRoute,
+		"pins":           PinsRoute,
+		"pin":            PinRoute,
 	}
 }
 

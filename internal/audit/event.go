@@ -44,6 +44,8 @@ const (
 	CacheCreate    = "cache.create"    //
 	CacheConfigure = "cache.configure" //
 	CacheDestroy   = "cache.destroy"   //
+	PinSet         = "pin.set"         // what machines run is to stay
+	PinDelete      = "pin.delete"      //
 	Suppressed     = "suppressed"      // lines that were left out
 	AdminPrefix    = "admin."
 )

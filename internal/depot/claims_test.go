@@ -337,23 +337,7 @@ func TestStagedPartAfterAGapIsRefused(t *testing.T) {
 	wantBad(t, "too long", err)
 }
 
-// A walk holds one of a few readers: a request must not make it long, nor go on when nobody waits for it.
-func TestClosureWalksAreBounded(t *testing.T) {
-	h := newHouse(t)
-	tops := make([]string, maxTops+1)
-	for i := range tops {
-		tops[i] = randomHash()
-	}
-	_, err := h.Closure(t.Context(), h.a, tops)
-	wantBad(t, "too many", err)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := h.Closure(ctx, h.a, tops[:1]); !errors.Is(err, context.Canceled) {
-		t.Errorf("of a client that is gone: %v", err)
-	}
-}
-
-// So is the verification of a pack that unfolds to much.
+// Verification of a pack that unfolds to much ends with its request.
 func TestVerifyingEndsWithItsRequest(t *testing.T) {
 	h := newHouse(t)
 	n := newNAR(t, "x", 100_000, 0)

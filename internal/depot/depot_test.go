@@ -682,45 +682,6 @@ func TestPutPackRefusesAnotherName(t *testing.T) {
 	}
 }
 
-func TestClosureIsCompleteOnlyWithAllReferences(t *testing.T) {
-	h := newHouse(t)
-	top, dep := newNAR(t, "top", 1000, 0), newNAR(t, "dep", 1000, 1)
-	top.refs = []string{top.path.Base(), dep.path.Base()}
-	ingest := func(n testNAR) {
-		t.Helper()
-		if _, err := h.Ingest(t.Context(), h.a, n.upload(), bytes.NewReader(n.data), true); err != nil {
-			t.Fatal(err)
-		}
-	}
-	ingest(top)
-	got, err := h.Closure(t.Context(), h.a, []string{top.path.Hash()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !slices.Equal(got.Missing, []string{top.path.Hash()}) || !slices.Equal(got.Absent, []string{dep.path.Hash()}) {
-		t.Errorf("before the dependency: %+v", got)
-	}
-	dep.refs = nil
-	ingest(dep)
-	h.now = h.now.Add(time.Hour)
-	if got, err = h.Closure(t.Context(), h.a, []string{top.path.Hash()}); err != nil {
-		t.Fatal(err)
-	}
-	if !slices.Equal(got.Complete, []string{top.path.Hash()}) || len(got.Missing) != 0 {
-		t.Errorf("after the dependency: %+v", got)
-	}
-	err = h.DB.View(t.Context(), func(tx *meta.Tx) error {
-		p, _, err := tx.Path(h.a.Cache.ID, top.path.Hash())
-		if err == nil && !p.LastUsed.Equal(h.now) {
-			t.Errorf("last use is %v, want %v", p.LastUsed, h.now)
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // An upload that nothing commits is forgotten after a day: whoever knows chunk hashes only can't keep
 // them alive, and the space comes back.
 func TestUncommittedPackIsInvisibleAfterADay(t *testing.T) {

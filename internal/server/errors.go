@@ -105,6 +105,9 @@ func classify(ctx context.Context, err error) *statusError {
 	if e := depotError(err); e != nil {
 		return e
 	}
+	if e := rootsError(err); e != nil {
+		return e
+	}
 	switch {
 	case bodyEndedEarly(err):
 		return endedEarly(err)

@@ -106,6 +106,7 @@ func newWorld(t *testing.T, name string, fill func(w *world), change ...func(*se
 		"b":            w.Token(t, servertest.Grant{Caches: "b", Perm: token.All}),
 		"b, push only": w.Token(t, servertest.Grant{Caches: "b", Perm: token.Push}),
 		"b and more":   w.Token(t, servertest.Grant{Caches: "b*", Perm: token.All}),
+		"b and pins":   w.PinToken(t, []string{"*"}, servertest.Grant{Caches: "b", Perm: token.All}),
 	}
 	return w
 }
@@ -143,6 +144,8 @@ func (w *world) fill(t *testing.T, x target) {
 	staged := header(x.own)
 	staged.More = true
 	good("part of a list")(w.commit(t, w.Root, "a", staged, x.ownPack.pieces[:66]))
+	pinner := w.PinToken(t, []string{"*"}, servertest.Grant{Caches: "a", Perm: token.Push})
+	good("pin")(w.pin(t, pinner, "a", "main/large", x.large.Path))
 }
 
 // move sends a request and writes down all that the attacker can see.
@@ -334,6 +337,33 @@ func TestIsolationOfChunksAndPacks(t *testing.T) {
 			w.move(t, "b", "GET", "/b/"+n.Path.Hash()+".narinfo", nil)
 			w.move(t, "b", "GET", "/b/nar/"+n.Path.Hash()+".nar", nil)
 		}
+	})
+}
+
+// Whether a private cache has pins, of which names, and whether what is pinned there is in b for that.
+func TestIsolationOfPins(t *testing.T) {
+	play(t, func(t *testing.T, w *world, x target) {
+		body := fmt.Sprintf(`{"store_path":%q}`, x.large.Path)
+		for _, who := range []string{"nobody", "forger", "b", "b, push only", "b and more", "b and pins"} {
+			for _, name := range []string{"main%2Flarge", "main%2Fother", "main/large", "..", "a*"} {
+				w.json(t, who, "PUT", "/_api/v1/cache/a/pins/"+name, body)
+				w.json(t, who, "PUT", "/_api/v1/cache/a/pins/"+name, "{")
+				w.move(t, who, "GET", "/_api/v1/cache/a/pins/"+name, nil)
+				w.move(t, who, "GET", "/_api/v1/cache/a/pins/"+name+"?sizes=1", nil)
+				w.move(t, who, "DELETE", "/_api/v1/cache/a/pins/"+name, nil)
+				w.json(t, who, "PUT", "/_api/v1/cache/b/pins/"+name, body)
+				w.move(t, who, "GET", "/_api/v1/cache/b/pins/"+name, nil)
+				w.move(t, who, "DELETE", "/_api/v1/cache/b/pins/"+name, nil)
+			}
+			for _, query := range []string{"", "?sizes=1", "?after=main", "?limit=x"} {
+				w.move(t, who, "GET", "/_api/v1/cache/a/pins"+query, nil)
+				w.move(t, who, "GET", "/_api/v1/cache/b/pins"+query, nil)
+			}
+		}
+		// What he pushed to b himself he pins there; sizes are of b.
+		w.upload(t, "b", "b", x.small, nil, x.small.Bytes)
+		small := fmt.Sprintf(`{"store_path":%q}`, x.small.Path)
+		w.json(t, "b", "PUT", "/_api/v1/cache/b/pins/main%2Flarge", small)
 	})
 }
 

@@ -183,29 +183,6 @@ func decoded(r *http.Request, limit int64) (body io.Reader, done func(), err err
 	}
 }
 
-func (s *Server) closure(w http.ResponseWriter, r *http.Request) error {
-	name, err := cacheParam(r)
-	if err != nil {
-		return err
-	}
-	return s.withBody(r, func(body []byte) error {
-		in, err := api.DecodeClosure(r.Header.Get("Content-Type"), body)
-		if err != nil {
-			return err
-		}
-		scope, err := s.pushScope(r, name)
-		if err != nil {
-			return err
-		}
-		result, err := s.Depot.Closure(r.Context(), scope, in.StorePathHashes)
-		if err != nil {
-			return err
-		}
-		sendJSON(w, http.StatusOK, result)
-		return nil
-	})
-}
-
 func tooLargeJSON(limit int64) error {
 	return &statusError{status: http.StatusRequestEntityTooLarge, name: api.RequestError,
 		msg: fmt.Sprintf("The request is larger than the limit of %d bytes.", limit)}

@@ -88,6 +88,11 @@ func (s *Server) findAPI(seg []string) (*route, []string) {
 		return s.routes.paths, seg[1:2]
 	case len(seg) == 3 && seg[0] == "cache" && seg[2] == "closure":
 		return s.routes.closure, seg[1:2]
+	case len(seg) == 3 && seg[0] == "cache" && seg[2] == "pins":
+		return s.routes.pins, seg[1:2]
+	case len(seg) >= 4 && seg[0] == "cache" && seg[2] == "pins":
+		// A proxy that unescapes %2F has made several segments of the name's one.
+		return s.routes.pin, []string{seg[1], strings.Join(seg[3:], "/")}
 	case len(seg) == 4 && seg[0] == "cache" && seg[2] == "chunks" && seg[3] == "missing":
 		return s.routes.missingChunks, seg[1:2]
 	case len(seg) == 4 && seg[0] == "cache" && seg[2] == "packs":
@@ -101,6 +106,7 @@ type routes struct {
 	home, cacheInfo, narInfo, nar, atticCacheInfo *route
 	cacheConfig, missingPaths, uploadPath         *route
 	missingChunks, packs, paths, closure          *route
+	pins, pin                                     *route
 	oidcConfig, oidcToken, oidcRevoke             *route
 }
 
@@ -124,6 +130,8 @@ func (s *Server) buildRoutes() routes {
 		packs:         &route{"/_api/v1/cache/{cache}/packs/{sha256}", []method{put(s.putPack)}},
 		paths:         &route{"/_api/v1/cache/{cache}/paths", []method{post(s.commitPaths)}},
 		closure:       &route{"/_api/v1/cache/{cache}/closure", []method{post(s.closure)}},
+		pins:          &route{api.PinsRoute, []method{get(s.listPins)}},
+		pin:           &route{api.PinRoute, []method{get(s.getPin), put(s.setPin), {http.MethodDelete, s.deletePin}}},
 	}
 	if s.TrustConfig != nil {
 		rt.oidcConfig = &route{"/_api/v1/oidc/config", []method{get(delegate(s.TrustConfig))}}

@@ -45,6 +45,7 @@ import (
 	"github.com/org/attic-action/internal/meta"
 	"github.com/org/attic-action/internal/nix"
 	"github.com/org/attic-action/internal/peer"
+	"github.com/org/attic-action/internal/roots"
 	"github.com/org/attic-action/internal/seal"
 	"github.com/org/attic-action/internal/token"
 )
@@ -56,7 +57,6 @@ type contents interface {
 	CommitPaths(ctx context.Context, s depot.Scope, items iter.Seq2[api.PathItem, error]) ([]api.PathResult, error)
 	Ingest(ctx context.Context, s depot.Scope, info depot.Upload, body io.Reader, requireProof bool) (depot.IngestResult, error)
 	Open(ctx context.Context, cacheID int64, hash string) (*depot.NAR, error)
-	Closure(ctx context.Context, s depot.Scope, hashes []string) (api.ClosureResult, error)
 }
 
 // Revocations knows by their jti which tokens were taken back. *issued.Register is
@@ -72,6 +72,7 @@ type Revocations interface {
 type Server struct {
 	DB    *meta.DB
 	Depot contents
+	Roots *roots.Keeper // nil means one of DB whose caches keep for ever
 	Auth  *token.Authority
 	Root  seal.RootKey // opens and seals the caches' private keys
 
@@ -176,6 +177,9 @@ func (s *Server) init() {
 		}
 		if s.Log == nil {
 			s.Log = slog.Default()
+		}
+		if s.Roots == nil {
+			s.Roots = &roots.Keeper{DB: s.DB}
 		}
 		s.routes = s.buildRoutes()
 		s.heavy = newGates(s.Limits)

@@ -298,6 +298,8 @@ func checkPin(pin string) string {
 		return "must be a name or pattern such as acme/infra/*"
 	case strings.HasPrefix(pin, "*"):
 		return "must begin with a name, such as acme/infra/*"
+	case strings.ContainsFunc(pin, func(r rune) bool { return r <= ' ' || r > '~' }): // no token could hold it
+		return "must be printable ASCII without spaces"
 	}
 	return ""
 }

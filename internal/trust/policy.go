@@ -80,7 +80,7 @@ type Policy struct {
 	// Grant lists permissions by atticadm's names: pull, push, delete, create-cache,
 	// configure-cache, configure-cache-retention, destroy-cache.
 	Grant []string `toml:"grant" json:"grant"`
-	// Pins are patterns of pin names that the token may set; * stops at '/'.
+	// Pins are patterns of pin names that the token may set (MayPin).
 	Pins []string `toml:"pins" json:"pins,omitempty"`
 	// TTL is the life of the token granted ("15m"); empty means DefaultTTL.
 	TTL string `toml:"ttl" json:"ttl,omitempty"`

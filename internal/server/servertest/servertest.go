@@ -113,8 +113,14 @@ type Grant struct {
 // Token makes a token for subject "test" that lives an hour.
 func (s *Server) Token(t testing.TB, grants ...Grant) string {
 	t.Helper()
+	return s.PinToken(t, nil, grants...)
+}
+
+// PinToken makes a Token that may also set the pins that patterns allow.
+func (s *Server) PinToken(t testing.TB, pins []string, grants ...Grant) string {
+	t.Helper()
 	exp := time.Now().Add(time.Hour)
-	claims := token.Claims{Subject: "test", Expires: &exp}
+	claims := token.Claims{Subject: "test", Expires: &exp, Pins: pins}
 	for _, g := range grants {
 		if err := claims.Caches.Add(g.Caches, g.Perm); err != nil {
 			t.Fatalf("grant on %s: %v", g.Caches, err)
