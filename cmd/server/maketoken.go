@@ -90,9 +90,6 @@ func (p *program) printToken(ctx context.Context, req *tokenRequest) error {
 	if err != nil {
 		return err
 	}
-	if err := becomeOwner(cfg); err != nil {
-		return err
-	}
 	if err := ensureSecret(cfg); err != nil {
 		return err
 	}

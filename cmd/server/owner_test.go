@@ -92,6 +92,37 @@ func TestRootActsAsTheOwnerOfTheData(t *testing.T) {
 	}
 }
 
+// systemd keeps the data of a DynamicUser behind a directory of root's. Root reads the
+// secret there and makes tokens; what would need the database says how.
+func TestDataBehindAClosedDirectoryIsLeftToTheServer(t *testing.T) {
+	if os.Geteuid() != 0 {
+		if at, err := closedTo("/", 4711, 4711); at != "" || err != nil {
+			t.Errorf("%q, %v", at, err)
+		}
+		return
+	}
+	private := t.TempDir()
+	if err := os.Chmod(private, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	data := filepath.Join(private, "data")
+	write(t, filepath.Join(data, "token-secret"), strings.Repeat("QUJD", 20))
+	if err := os.Chown(data, 4711, 4711); err != nil {
+		t.Fatal(err)
+	}
+	before := snapshot(t, data)
+	if code, out, stderr := call(t, private, "atticadm", "make-token", "--sub", "x", "--validity", "1d", "--data", data); code != 0 || strings.Count(out, ".") != 2 {
+		t.Errorf("exit %d, %q", code, stderr)
+	}
+	code, _, stderr := call(t, private, "attic-server", "token", "list", "--data", data)
+	if code != 1 || !strings.Contains(stderr, private+" is closed to it\nhint: ") || strings.Count(stderr, "\n") != 2 {
+		t.Errorf("exit %d, %q", code, stderr)
+	}
+	if after := snapshot(t, data); after != before {
+		t.Errorf("before\n%safter\n%s", before, after)
+	}
+}
+
 func TestDataThatCannotBeWrittenNamesTheUser(t *testing.T) {
 	dir, err := os.MkdirTemp("", "attic-owner-")
 	if err != nil {

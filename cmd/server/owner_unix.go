@@ -32,6 +32,10 @@ func becomeOwner(cfg *config.Server) error {
 	if err != nil || uid == 0 {
 		return err
 	}
+	if at, err := closedTo(dir, uid, gid); err != nil || at != "" {
+		return hintError{errors.Join(err, fmt.Errorf("user %d owns %s and cannot get there: %s is closed to it", uid, dir, at)),
+			"systemd does so with DynamicUser: start the service, and call the command again; it asks the server that runs"}
+	}
 	err = syscall.Setgroups([]int{gid}) // root's other groups go first, while they can
 	if err == nil {
 		err = syscall.Setgid(gid)
@@ -69,5 +73,39 @@ func ownerOf(dir string) (uid, gid int, err error) {
 			return 0, 0, fmt.Errorf("look at data directory: %s has no owner", dir)
 		}
 		return int(st.Uid), int(st.Gid), nil
+	}
+}
+
+// closedTo returns the first directory on the way to dir that a user may not pass.
+func closedTo(dir string, uid, gid int) (string, error) {
+	for ; ; dir = filepath.Dir(dir) {
+		real, err := filepath.EvalSymlinks(dir)
+		if errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir) {
+			continue // not there yet
+		}
+		if err != nil {
+			return "", fmt.Errorf("look at data directory: %w", err)
+		}
+		for ; real != filepath.Dir(real); real = filepath.Dir(real) {
+			fi, err := os.Stat(real)
+			if err != nil {
+				return "", fmt.Errorf("look at data directory: %w", err)
+			}
+			st, ok := fi.Sys().(*syscall.Stat_t)
+			if !ok {
+				return "", fmt.Errorf("look at data directory: %s has no owner", real)
+			}
+			pass := fs.FileMode(0o001)
+			switch {
+			case int(st.Uid) == uid:
+				pass = 0o100
+			case int(st.Gid) == gid:
+				pass = 0o010
+			}
+			if fi.Mode().Perm()&pass == 0 {
+				return real, nil
+			}
+		}
+		return "", nil
 	}
 }

@@ -32,6 +32,9 @@ func ensureSecret(cfg *config.Server) error {
 	file := filepath.Join(cfg.Data, secretFile)
 	keys, err := readSecrets(file)
 	if errors.Is(err, fs.ErrNotExist) {
+		if err := becomeOwner(cfg); err != nil {
+			return err
+		}
 		if err := makeSecret(file); err != nil {
 			return fmt.Errorf("make token secret: %w", err)
 		}
