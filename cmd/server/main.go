@@ -142,7 +142,7 @@ func (p *program) command() *cobra.Command {
 	p.serveFlags(root)
 	p.serveFlags(serve)
 	root.RunE = p.serve
-	root.AddCommand(p.token(), p.cache())
+	root.AddCommand(p.token(), p.cache(), p.secret())
 	root.AddCommand(p.audit())
 	root.AddCommand(serve, &cobra.Command{Use: "check-config", Args: noArgs, RunE: p.checkConfig,
 		Short: "Read the configuration, keys included, and stop"})

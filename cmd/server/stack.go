@@ -104,6 +104,7 @@ func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *st
 	st.server.Roots = &roots.Keeper{DB: st.db, Retention: cfg.GC.Retention}
 	st.policies = &trustbook.Book{DB: st.db, File: cfg.Trust, Kinds: cfg.OIDC.Kinds(), Listed: cfg.OIDC.Lists, Log: log}
 	st.admin = newAdmin(st, cfg)
+	secretVerbs(st.admin, store, secrets)
 	return st, mountExchange(st, cfg)
 }
 

@@ -256,6 +256,67 @@ func TestSecretsAreRotatedWithoutATokenLost(t *testing.T) {
 	}
 }
 
+// The attack: a secret that leaked was replaced, and with a copy of the storage made a year later it still opens
+// the caches' signing keys.
+func TestForgottenSecretOpensNothing(t *testing.T) {
+	home := shortHome(t)
+	file := filepath.Join(home, ".local/share/attic-server", secretFile)
+	_, _, stop := start(t, home, "attic-server", "--listen", "127.0.0.1:0")
+	stop()
+	first, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{7}, 64)) + "\n"
+	write := func(text string) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rows := func() (list []secretRow) {
+		if err := json.Unmarshal([]byte(ok(t, home, "secret", "list", "--json")), &list); err != nil {
+			t.Fatal(err)
+		}
+		return list
+	}
+	write(second + string(first))
+	_, _, stop = start(t, home, "attic-server", "--listen", "127.0.0.1:0")
+	both := rows()
+	if len(both) != 2 || !both[0].Configured || !both[1].Configured || both[0].Since.IsZero() {
+		t.Errorf("with both: %+v", both)
+	}
+	if code, _, errs := call(t, home, "attic-server", "secret", "forget", both[0].ID); code == 0 || !strings.Contains(errs, "still configured") {
+		t.Errorf("forget what is configured: exit %d, %s", code, errs)
+	}
+	if out := ok(t, home, "secret", "forget", "--removed"); !strings.Contains(out, "every secret") {
+		t.Errorf("nothing to forget: %s", out)
+	}
+	stop()
+	write(second)
+	_, _, stop = start(t, home, "attic-server", "--listen", "127.0.0.1:0")
+	if code, _, errs := call(t, home, "attic-server", "secret", "forget", "00"); code == 0 || !strings.Contains(errs, "no root key wrapped") {
+		t.Errorf("forget what is not there: exit %d, %s", code, errs)
+	}
+	if out := ok(t, home, "secret", "forget", "--removed"); strings.Count(out, "forgot ") != 1 {
+		t.Errorf("got %s", out)
+	}
+	if left := rows(); len(left) != 1 || !left[0].Configured {
+		t.Errorf("left: %+v", left)
+	}
+	stop()
+	write(string(first))
+	if code, _, errs := call(t, home, "attic-server", "--listen", "127.0.0.1:0"); code == 0 || !strings.Contains(errs, "no configured token secret opens") {
+		t.Errorf("with the old secret alone: exit %d, %s", code, errs)
+	}
+	write(second) // and the new one opens it without a server, too
+	ok(t, home, "secret", "list")
+	for _, wrong := range [][]string{{"secret"}, {"secret", "forget"}, {"secret", "forget", "--removed", "x"}} {
+		if code, _, _ := call(t, home, append([]string{"attic-server"}, wrong...)...); code != 2 {
+			t.Errorf("%v: exit %d", wrong, code)
+		}
+	}
+}
+
 func TestRotateKey(t *testing.T) {
 	home := shortHome(t)
 	url, _, stop := start(t, home, "attic-server", "--listen", "127.0.0.1:0")

@@ -178,3 +178,42 @@ func TestTwoFirstStartsAgreeOnOneKey(t *testing.T) {
 		t.Error("the slower server took its own key")
 	}
 }
+
+// A mistake in the arguments must not take the last way to the root key.
+func TestForgetLeavesAWayToTheRootKey(t *testing.T) {
+	s := blobtest.NewMem()
+	loaded(t, s, "old", "new")
+	list, err := Wraps(t.Context(), s, bytesOf("new"))
+	if err != nil || len(list) != 2 {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	old, current := list[0], list[1]
+	if old.Known {
+		old, current = current, old
+	}
+	for name, c := range map[string]struct {
+		secrets [][]byte
+		ids     []string
+		want    error
+	}{
+		"a secret that is given":        {bytesOf("new"), []string{old.ID, current.ID}, ErrKnown},
+		"a secret that never was":       {bytesOf("new"), []string{old.ID, "00"}, ErrNoWrap},
+		"another object":                {bytesOf("new"), []string{"../packs/x"}, ErrNoWrap},
+		"all, with a stranger's secret": {bytesOf("stranger"), []string{old.ID, current.ID}, ErrWrongSecret},
+		"one, with no secret":           {nil, []string{old.ID}, ErrWrongSecret},
+	} {
+		if err := Forget(t.Context(), s, c.secrets, c.ids); !errors.Is(err, c.want) {
+			t.Errorf("%s: got %v, want %v", name, err, c.want)
+		}
+	}
+	if list, err := Wraps(t.Context(), s, nil); err != nil || len(list) != 2 {
+		t.Fatalf("a refusal deleted something: %+v, %v", list, err)
+	}
+	if err := Forget(t.Context(), s, bytesOf("new"), []string{old.ID}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(t.Context(), s, bytesOf("old"), rand.Reader); !errors.Is(err, ErrWrongSecret) {
+		t.Errorf("the forgotten secret: %v", err)
+	}
+	loaded(t, s, "new")
+}
