@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/org/attic-action/internal/blob"
+	"github.com/org/attic-action/internal/blob/near"
 	"github.com/org/attic-action/internal/budget"
 	"github.com/org/attic-action/internal/chunk"
 	"github.com/org/attic-action/internal/meta"
@@ -48,12 +49,17 @@ type Depot struct {
 
 	Memory *budget.Bytes // of bytes in flight; nil: no limit
 
+	// Near is set when Blobs is a bucket, to which every way is long: small reads come from here, large ones are
+	// read ahead.
+	Near *near.Cache
+
 	once     sync.Once
 	encoder  *pack.Encoder
 	decoder  *pack.Decoder
 	verifies chan struct{} // one token for each verification under way; it is bound by the CPU
 	rows     rowCodec
 	indexes  indexCache
+	ahead    *readAhead
 }
 
 // Scope is what one request may see and change.
@@ -94,6 +100,7 @@ func (d *Depot) init() {
 	d.once.Do(func() {
 		d.encoder, d.decoder = pack.NewEncoder(), pack.NewDecoder()
 		d.rows = newRowCodec()
+		d.ahead = newReadAhead(d.Memory)
 		d.verifies = make(chan struct{}, runtime.GOMAXPROCS(0))
 		if d.Log == nil {
 			d.Log = slog.Default()

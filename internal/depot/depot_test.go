@@ -218,7 +218,7 @@ func (h *house) stream(s Scope, n testNAR) ([]byte, *NAR) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	r := nar.Reader(h.t.Context())
+	r := nar.Reader(h.t.Context(), nar.Size)
 	defer r.Close()
 	got, err := io.ReadAll(r)
 	if err != nil {
@@ -569,7 +569,7 @@ func TestReaderGoesOnFromEveryOffset(t *testing.T) {
 	h.push(h.a, 0, n)
 	whole, nar := h.stream(h.a, n)
 	for off := range whole {
-		r := nar.Reader(context.Background())
+		r := nar.Reader(context.Background(), nar.Size)
 		if _, err := r.Seek(int64(off), io.SeekStart); err != nil {
 			t.Fatal(err)
 		}

@@ -17,16 +17,16 @@ type NAR struct {
 	Form [32]byte // the ETag; equal forms are equal bytes
 	Size int64    // bytes of the form
 
-	blobs  blobs
+	depot  *Depot
 	layout layout
-	keys   map[int64]string
+	packs  map[int64]meta.PackFile
 	starts []int64 // of each span in the stream
 }
 
 // Open finds a path's NAR: meta.ErrNotFound if the cache has no such path.
 func (d *Depot) Open(ctx context.Context, cacheID int64, hash string) (*NAR, error) {
 	d.init()
-	out := &NAR{blobs: d.Blobs}
+	out := &NAR{depot: d}
 	err := d.DB.View(ctx, func(tx *meta.Tx) error {
 		path, nar, err := tx.Path(cacheID, hash)
 		if err != nil {
@@ -40,39 +40,60 @@ func (d *Depot) Open(ctx context.Context, cacheID int64, hash string) (*NAR, err
 			return fmt.Errorf("NAR %d: %w", nar.ID, err)
 		}
 		out.Path, out.Form, out.Size = path, nar.Form, out.layout.size()
-		out.keys, err = tx.PackKeys(out.layout.packs())
+		out.packs, err = tx.PackFiles(out.layout.packs())
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	out.starts = make([]int64, len(out.layout))
-	at := int64(0)
-	for i, s := range out.layout {
-		out.starts[i] = at
-		at += s.streamSize()
-	}
+	out.starts = out.layout.starts()
 	return out, nil
 }
 
-// Reader reads the form from any offset on. It opens packs when it gets to them; close it after use.
-func (n *NAR) Reader(ctx context.Context) io.ReadSeekCloser {
-	return &narReader{nar: n, ctx: ctx}
+// starts are the places of the spans in the stream.
+func (l layout) starts() []int64 {
+	starts := make([]int64, len(l))
+	at := int64(0)
+	for i, s := range l {
+		starts[i] = at
+		at += s.streamSize()
+	}
+	return starts
 }
 
-// maxGap is how many unused bytes of a pack are read over rather than asked for anew (design §9).
-const maxGap = 256 << 10
+// Object is the key of the object that is the form, byte for byte, if there is one: an own pack that is all of
+// the NAR.
+func (n *NAR) Object() (key string, ok bool) {
+	if len(n.layout) != 2 {
+		return "", false
+	}
+	run, trailer := n.layout[0], n.layout[1]
+	file := n.packs[run.pack]
+	whole := run.kind == runSpan && trailer.kind == trailerSpan && run.pack == trailer.pack &&
+		run.off == 0 && trailer.off == run.size && trailer.off+trailer.size == file.Size
+	return file.Key, whole && file.Own
+}
 
+// Reader reads the form from any offset on; close it after use. What is read ahead of the caller ends at the
+// offset end, which is not a limit: reading goes on behind it.
+func (n *NAR) Reader(ctx context.Context, end int64) io.ReadSeekCloser {
+	return &narReader{nar: n, ctx: ctx, expect: min(end, n.Size), walk: planner{layout: n.layout, starts: n.starts, i: -1}}
+}
+
+// narReader goes through the layout. Literals are made on the way; the rest comes out of parts, which are
+// planned by walk in the very order in which they are read here.
 type narReader struct {
-	nar *NAR
-	ctx context.Context // of the one request that this reader serves
-	at  int64
+	nar    *NAR
+	ctx    context.Context // of the one request that this reader serves
+	at     int64
+	expect int64 // where the caller is expected to stop
 
-	// The range of a pack that is open: it may reach over several spans.
-	open io.ReadCloser
-	pack int64
-	pos  int64 // offset in the pack of the next byte
-	end  int64
+	walk   planner
+	head   stretch // of what is read now; nil: nothing
+	pos    int64   // bytes of the head's pack that are behind
+	queue  queue   // what comes next and is on its way
+	frame  []byte  // of literal span framed
+	framed int
 }
 
 func (r *narReader) Seek(offset int64, whence int) (int64, error) {
@@ -85,7 +106,10 @@ func (r *narReader) Seek(offset int64, whence int) (int64, error) {
 	if offset < 0 {
 		return 0, errors.New("seek before the NAR's first byte")
 	}
-	r.at = offset
+	if offset != r.at {
+		r.at = offset
+		return offset, r.drop()
+	}
 	return offset, nil
 }
 
@@ -104,10 +128,9 @@ func (r *narReader) Read(b []byte) (int, error) {
 	var n int
 	var err error
 	if s.kind == literalSpan {
-		n = copy(b, pack.LiteralFrame(nil, s.literal)[skip:])
-	} else if err = r.position(i, s.off+skip); err == nil {
-		n, err = r.open.Read(b)
-		r.pos += int64(n)
+		n = copy(b, r.literal(i)[skip:])
+	} else {
+		n, err = r.pack(i, skip, b)
 	}
 	r.at += int64(n)
 	if n > 0 {
@@ -116,51 +139,71 @@ func (r *narReader) Read(b []byte) (int, error) {
 	if err == nil || errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF // the pack is shorter than its row says
 	}
-	return 0, fmt.Errorf("read pack %s: %w", r.nar.keys[s.pack], err)
+	return 0, fmt.Errorf("read pack %s: %w", r.nar.packs[s.pack].Key, err)
 }
 
-// position makes r.open stand at offset off of span i's pack.
-func (r *narReader) position(i int, off int64) error {
-	id := r.nar.layout[i].pack
-	if r.open != nil && r.pack == id && off >= r.pos && off-r.pos <= maxGap && off < r.end {
-		skipped, err := io.CopyN(io.Discard, r.open, off-r.pos)
-		r.pos += skipped
+// literal is the frame of span i.
+func (r *narReader) literal(i int) []byte {
+	if r.frame == nil || r.framed != i {
+		r.frame, r.framed = pack.LiteralFrame(r.frame[:0], r.nar.layout[i].literal), i
+	}
+	return r.frame
+}
+
+// pack reads of span i, which lies in a pack, from byte skip on.
+func (r *narReader) pack(i int, skip int64, b []byte) (int, error) {
+	s := r.nar.layout[i]
+	off := s.off + skip
+	if !r.holds(s.pack, off) {
+		if err := r.advance(i, skip); err != nil {
+			return 0, err
+		}
+	}
+	n, err := r.head.readAt(b, off)
+	r.pos = off + int64(n)
+	return n, err
+}
+
+// holds tells whether the head still brings a byte: one that repeats comes in a later part.
+func (r *narReader) holds(pack, off int64) bool {
+	return r.head != nil && r.pos <= off && r.head.where().holds(pack, off)
+}
+
+// advance makes the head the part that holds byte skip of span i.
+func (r *narReader) advance(i int, skip int64) error {
+	if r.head != nil {
+		if err := r.shut(); err != nil {
+			return err
+		}
+	} else if r.walk.i < 0 {
+		r.walk.i, r.walk.skip = i, skip // the first read, or the first one after a seek
+	}
+	if r.expect <= r.at {
+		r.expect = r.nar.Size // the caller goes on all the same
+	}
+	if err := r.next(); err != nil {
 		return err
 	}
-	if err := r.Close(); err != nil {
-		return err
+	r.pos = r.head.where().off
+	if s := r.nar.layout[i]; !r.holds(s.pack, s.off+skip) {
+		return errLayout // the plan and the reading disagree
 	}
-	end := r.reach(i)
-	open, err := r.nar.blobs.Get(r.ctx, r.nar.keys[id], off, end-off)
-	if err != nil {
-		return err
-	}
-	r.open, r.pack, r.pos, r.end = open, id, off, end
 	return nil
 }
 
-// reach is where a range read that begins in span i should end: after the last span that follows in
-// the same pack with small gaps between them, literals in between left out.
-func (r *narReader) reach(i int) int64 {
-	id := r.nar.layout[i].pack
-	end := r.nar.layout[i].off + r.nar.layout[i].size
-	for _, s := range r.nar.layout[i+1:] {
-		if s.kind == literalSpan {
-			continue
-		}
-		if s.pack != id || s.off < end || s.off-end > maxGap {
-			break
-		}
-		end = s.off + s.size
-	}
-	return end
+func (r *narReader) shut() error {
+	head := r.head
+	r.head = nil
+	return head.close()
 }
 
-func (r *narReader) Close() error {
-	if r.open == nil {
-		return nil
+// drop ends all that is open or under way; the next read begins anew.
+func (r *narReader) drop() (err error) {
+	if r.head != nil {
+		err = r.shut()
 	}
-	open := r.open
-	r.open = nil
-	return open.Close()
+	r.walk.i = -1
+	return errors.Join(err, r.queue.drop())
 }
+
+func (r *narReader) Close() error { return r.drop() }

@@ -417,11 +417,11 @@ func TestPackComesBack(t *testing.T) {
 		t.Errorf("got %+v, want %+v", *got, *p)
 	}
 	view(t, db, func(tx *Tx) error {
-		keys, err := tx.PackKeys([]int64{p.ID, p.ID})
-		if len(keys) != 1 || keys[p.ID] != p.Key {
-			t.Errorf("keys %v", keys)
+		files, err := tx.PackFiles([]int64{p.ID, p.ID})
+		if want := (PackFile{p.Key, p.Size, p.Own}); len(files) != 1 || files[p.ID] != want {
+			t.Errorf("files %+v, want %+v", files, want)
 		}
-		_, e := tx.PackKeys([]int64{99})
+		_, e := tx.PackFiles([]int64{99})
 		wantErr(t, e, ErrNotFound)
 		places, e := tx.Locate([]int64{c.ID}, []chunk.ID{sum("x"), sum("y")})
 		if want := (Place{Pack: p.ID, Entry: 0, Size: 1, Raw: 10, Cache: c.ID, Found: true}); places[0] != want || places[1].Entry != 1 {

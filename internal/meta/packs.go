@@ -87,18 +87,25 @@ func (tx *Tx) pack(query string, args ...any) (*Pack, error) {
 	return &p, scanHash(p.SHA256[:], sha)
 }
 
-// PackKeys gives the object keys of packs; all must exist.
-func (tx *Tx) PackKeys(ids []int64) (map[int64]string, error) {
-	keys := make(map[int64]string, len(ids))
+// PackFile is where a pack's bytes are.
+type PackFile struct {
+	Key  string
+	Size int64 // bytes
+	Own  bool  // of one NAR
+}
+
+// PackFiles gives the objects of packs; all must exist.
+func (tx *Tx) PackFiles(ids []int64) (map[int64]PackFile, error) {
+	files := make(map[int64]PackFile, len(ids))
 	for _, id := range ids {
-		if _, ok := keys[id]; ok {
+		if _, ok := files[id]; ok {
 			continue
 		}
-		var key string
-		if err := tx.one("SELECT key FROM packs WHERE id = $1", []any{id}, &key); err != nil {
-			return nil, fmt.Errorf("read key of pack %d: %w", id, err)
+		var f PackFile
+		if err := tx.one("SELECT key, size, own FROM packs WHERE id = $1", []any{id}, &f.Key, &f.Size, &f.Own); err != nil {
+			return nil, fmt.Errorf("read place of pack %d: %w", id, err)
 		}
-		keys[id] = key
+		files[id] = f
 	}
-	return keys, nil
+	return files, nil
 }

@@ -192,7 +192,7 @@ func (s *Server) getNAR(w http.ResponseWriter, r *http.Request) error {
 	if strings.Contains(r.Header.Get("Range"), ",") {
 		r.Header.Del("Range") // a thousand small ranges would be a thousand reads of the bucket
 	}
-	body := nar.Reader(r.Context())
+	body := nar.Reader(r.Context(), nar.Size)
 	defer body.Close()
 	if !o.cache.Public {
 		body = s.untilRevoked(r, body)

@@ -1,0 +1,290 @@
+package depot
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/org/attic-action/internal/blob/near"
+	"github.com/org/attic-action/internal/budget"
+)
+
+// A stretch is a part that is being read, front to back.
+type stretch interface {
+	where() part
+	// readAt reads some bytes at offset off of the pack, which must not be before those read last.
+	readAt(b []byte, off int64) (int, error)
+	close() error
+}
+
+// With a bucket, the parts behind the one that the client gets now are on their way already, each over a
+// connection of its own: that hides both the way there and what one connection gives. How many depends on how
+// fast the client is; one that takes longer for a part than the bucket does needs none.
+const (
+	maxPart   = 4 << 20
+	minPart   = 256 << 10
+	firstSize = 2 // parts ahead, before anything is known about the client
+	maxAhead  = 4
+	// maxNear is what is read through the volume at once. It takes no memory.
+	maxNear = 16 << 20
+)
+
+// readAhead is what all readers of a depot share: memory for parts, of the depot's budget and at most half of it.
+type readAhead struct {
+	memory *budget.Bytes // the depot's
+	share  *budget.Bytes
+	size   int64 // of a part
+	spare  sync.Pool
+}
+
+func newReadAhead(memory *budget.Bytes) *readAhead {
+	const most = 64 << 20
+	share := min(memory.Total()/2, most)
+	return &readAhead{memory: memory, share: budget.New(share), size: max(minPart, min(share/8, maxPart))}
+}
+
+// take gets memory for one part if that needs no waiting.
+func (a *readAhead) take() (buf []byte, release func(), ok bool) {
+	ours, ok := a.share.TryAcquire(a.size)
+	if !ok || a.share.Total() < a.size {
+		return nil, nil, false
+	}
+	theirs, ok := a.memory.TryAcquire(a.size)
+	if !ok {
+		ours()
+		return nil, nil, false
+	}
+	spare, _ := a.spare.Get().(*[]byte)
+	if spare == nil {
+		b := make([]byte, a.size)
+		spare = &b
+	}
+	return *spare, func() {
+		a.spare.Put(spare)
+		theirs()
+		ours()
+	}, true
+}
+
+// queue is what a reader has under way, in order, and what it knows about its client.
+type queue struct {
+	list  []stretch
+	ahead int           // how many parts to have under way
+	fetch time.Duration // what a part took last
+	turn  time.Time     // when the head became the head
+}
+
+func (q *queue) drop() (err error) {
+	for _, s := range q.list {
+		err = errors.Join(err, s.close())
+	}
+	*q = queue{}
+	return err
+}
+
+// next makes the next part the head, and begins to fetch those behind it.
+func (r *narReader) next() error {
+	q := &r.queue
+	q.adapt(time.Now())
+	if len(q.list) > 0 {
+		r.head, q.list = q.list[0], q.list[1:]
+	} else {
+		p, ok := r.walk.next(r.expect, r.most)
+		if !ok {
+			return errLayout
+		}
+		head, err := r.direct(p)
+		if err != nil {
+			return err
+		}
+		r.head = head
+	}
+	if r.nar.depot.Near == nil {
+		return nil // a disk
+	}
+	for len(q.list) < q.ahead {
+		s := r.prefetch()
+		if s == nil {
+			return nil
+		}
+		q.list = append(q.list, s)
+	}
+	return nil
+}
+
+// adapt sets how many parts to have under way. As long as the client waits for the bucket, it takes parts as fast
+// as they come, and one more is tried; if it takes four times as long for a part as the bucket does, then reading
+// ahead is of no use to it, and the memory is of use to others.
+func (q *queue) adapt(now time.Time) {
+	took := now.Sub(q.turn)
+	switch {
+	case q.turn.IsZero():
+		q.ahead = firstSize
+	case q.fetch == 0: // nothing is known yet
+	case took > 4*q.fetch:
+		q.ahead = 0
+	default:
+		q.ahead = int(min(1+q.fetch/max(took, 1), maxAhead))
+	}
+	q.turn = now
+}
+
+// most is the longest part of a pack.
+func (r *narReader) most(pack int64) int64 {
+	d := r.nar.depot
+	switch {
+	case d.Near == nil:
+		return 1 << 62
+	case r.nar.near(pack):
+		return maxNear
+	}
+	return d.ahead.size
+}
+
+// prefetch begins to fetch the part that comes next: onto the volume, or into memory. It returns nil if there is
+// none, or no memory.
+func (r *narReader) prefetch() stretch {
+	mark := r.walk
+	p, ok := r.walk.next(r.expect, r.most)
+	if !ok {
+		return nil
+	}
+	if r.nar.near(p.pack) {
+		if s, err := r.direct(p); err == nil {
+			return s
+		}
+	} else if buf, release, ok := r.nar.depot.ahead.take(); ok {
+		return r.buffer(p, buf[:p.end-p.off], release)
+	}
+	r.walk = mark // it will be read, or fail, when it is its turn
+	return nil
+}
+
+func (r *narReader) buffer(p part, buf []byte, release func()) *buffered {
+	ctx, cancel := context.WithCancel(r.ctx)
+	b := &buffered{part: p, queue: &r.queue, ctx: r.ctx, cancel: cancel, release: release, buf: buf,
+		more: make(chan struct{}, 1), done: make(chan struct{})}
+	go b.fill(&retried{nar: r.nar, ctx: ctx, part: p})
+	return b
+}
+
+// direct is a part whose bytes come from their place as they are read.
+func (r *narReader) direct(p part) (stretch, error) {
+	body := &retried{nar: r.nar, ctx: r.ctx, part: p}
+	if err := body.begin(); err != nil {
+		return nil, err
+	}
+	return &straight{part: p, body: body}, nil
+}
+
+// near tells whether a pack is read through the volume. One that belongs to a NAR alone is not: it is large, and
+// who reads it once does not come again.
+func (n *NAR) near(pack int64) bool {
+	return n.depot.Near != nil && n.depot.Near.Keeps() && !n.packs[pack].Own
+}
+
+// open opens a part where it lies.
+func (n *NAR) open(ctx context.Context, p part) (io.ReadCloser, error) {
+	file := n.packs[p.pack]
+	if n.near(p.pack) {
+		return n.depot.Near.Open(ctx, near.Object{Key: file.Key, Size: file.Size}, p.off, p.end-p.off)
+	}
+	return n.depot.Blobs.Get(ctx, file.Key, p.off, p.end-p.off)
+}
+
+// straight is a part that is read as it comes.
+type straight struct {
+	part
+	body io.ReadCloser
+	pos  int64 // bytes of the part that were read
+}
+
+func (s *straight) where() part { return s.part }
+
+func (s *straight) readAt(b []byte, off int64) (int, error) {
+	skip := off - s.off - s.pos
+	if skip < 0 {
+		return 0, errLayout
+	}
+	skipped, err := io.CopyN(io.Discard, s.body, skip)
+	if s.pos += skipped; err != nil {
+		return 0, err
+	}
+	n, err := s.body.Read(b)
+	s.pos += int64(n)
+	return n, err
+}
+
+func (s *straight) close() error { return s.body.Close() }
+
+// buffered is a part that comes into memory while something else is read.
+type buffered struct {
+	part
+	queue   *queue
+	ctx     context.Context // of the reader
+	cancel  context.CancelFunc
+	release func()
+	more    chan struct{} // has an element when there is more than before
+	done    chan struct{} // closed when nothing more comes
+
+	mu   sync.Mutex
+	buf  []byte
+	n    int // bytes of buf that are there
+	err  error
+	took time.Duration
+}
+
+// fill reads the part. It ends by itself, or with the part's context.
+func (b *buffered) fill(body io.ReadCloser) {
+	defer close(b.done)
+	begun := time.Now()
+	var err error
+	for n := 0; n < len(b.buf) && err == nil; {
+		var m int
+		m, err = body.Read(b.buf[n:])
+		n += m
+		b.mu.Lock()
+		b.n, b.err, b.took = n, err, time.Since(begun)
+		b.mu.Unlock()
+		select {
+		case b.more <- struct{}{}:
+		default:
+		}
+	}
+	_ = body.Close() // was only read from
+}
+
+func (b *buffered) where() part { return b.part }
+
+func (b *buffered) readAt(to []byte, off int64) (int, error) {
+	at := int(off - b.off)
+	for {
+		b.mu.Lock()
+		n, err := b.n, b.err
+		if b.took > 0 && b.n == len(b.buf) {
+			b.queue.fetch = b.took
+		}
+		b.mu.Unlock()
+		switch {
+		case at < n:
+			return copy(to, b.buf[at:n]), nil // what is there does not change any more
+		case err != nil:
+			return 0, err
+		}
+		select {
+		case <-b.more:
+		case <-b.ctx.Done():
+			return 0, b.ctx.Err()
+		}
+	}
+}
+
+// close gives the memory back when nobody writes to it any more, which is at once.
+func (b *buffered) close() error {
+	b.cancel()
+	<-b.done
+	b.release()
+	return nil
+}
