@@ -84,6 +84,7 @@ type run struct {
 	report report.Report
 	matrix any       // value of the output; nil sets none
 	plan   []planned // likewise
+	lost   []string  // hosts that failed and have no job of the matrix to say so
 }
 
 // Run does all of it. Its error is nil when every host that this machine can build is built and, unless there is no
@@ -102,7 +103,11 @@ func (a *Action) Run(ctx context.Context, in Inputs) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if failed := r.report.Failed(); len(failed) > 0 && !in.Matrix { // in a matrix, each fails in a job of its own
+	failed := r.report.Failed()
+	if in.Matrix { // each fails in a job of its own
+		failed = r.lost
+	}
+	if len(failed) > 0 {
 		return &HostsError{failed}
 	}
 	return nil

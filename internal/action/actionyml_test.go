@@ -52,6 +52,20 @@ func TestActionYMLDeclaresWhatTheCodeReads(t *testing.T) {
 	}
 }
 
+// A plain text with a colon in it is no text, and a runner refuses the whole file.
+func TestActionYMLHasOnlyPlainTextsThatYAMLTakesForOne(t *testing.T) {
+	text, err := os.ReadFile("../../action.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		m := regexp.MustCompile(`^ *[a-z-]+: ([A-Za-z(].*)`).FindStringSubmatch(line)
+		if m != nil && (strings.Contains(m[1], ": ") || strings.Contains(m[1], " #")) {
+			t.Errorf("it needs quotes: %s", line)
+		}
+	}
+}
+
 // An input that is not given means what action.yml says is its default.
 func TestActionYMLHasTheCodesDefaults(t *testing.T) {
 	_, defaults := declared(t, "inputs")

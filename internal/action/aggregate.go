@@ -19,19 +19,21 @@ func (r *run) toMatrix(jobs []*job, system string) {
 	var some []nixcli.Host
 	for _, j := range jobs {
 		row := j.row
-		switch {
-		case row.Result == report.Failed && len(r.in.Runners[system]) > 0:
+		evaluated := row.Result == ""
+		if row.Result == report.Failed {
 			j.host.System = system
-			fallthrough
-		case row.Result == "":
-			if !oneLineName(row.Name) {
-				r.fail(row, errors.New("a name with a line break can't be handed to another job"))
-				break
-			}
+		}
+		switch {
+		case row.Result != "" && row.Result != report.Failed:
+		case !oneLineName(row.Name):
+			r.fail(row, errors.New("a name with a line break can't be handed to another job"))
+			r.lost = append(r.lost, row.Name)
+		case len(r.in.Runners[j.host.System]) == 0: // a machine that has no runner's label
+			r.lost = append(r.lost, row.Name)
+		default:
 			some = append(some, j.host)
-			if row.Result == "" {
-				row.Result, row.Reason = report.Planned, "built by a job of the matrix"
-				row.StorePath = j.host.OutPath
+			if evaluated {
+				row.Result, row.Reason, row.StorePath = report.Planned, "built by a job of the matrix", j.host.OutPath
 			}
 		}
 		p := planned{Name: row.Name, System: row.System, Path: row.StorePath, Result: string(row.Result), Reason: row.Reason}

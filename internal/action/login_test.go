@@ -25,6 +25,8 @@ type fakeServer struct {
 	calls    int
 	ids      int      // ID tokens given
 	subjects []string // ID tokens exchanged
+	scopes   []string // asked for
+	grants   string   // scope of the answers
 	audience string   // announced; empty: the server's own URL
 	config   string   // in place of the configuration
 	endpoint string
@@ -61,6 +63,7 @@ func (f *fakeServer) RoundTrip(q *http.Request) (*http.Response, error) {
 	case q.URL.Host == "cache.example" && q.URL.Path == "/_api/v1/oidc/token" && q.Method == "POST":
 		_ = q.ParseForm()
 		f.subjects = append(f.subjects, q.PostForm.Get("subject_token"))
+		f.scopes = append(f.scopes, q.PostForm.Get("scope"))
 		if len(f.broken) > 0 {
 			status := f.broken[0]
 			f.broken = f.broken[1:]
@@ -72,7 +75,7 @@ func (f *fakeServer) RoundTrip(q *http.Request) (*http.Response, error) {
 		if f.refuse != "" {
 			return answer(400, f.refuse)
 		}
-		return answer(200, fmt.Sprintf(`{"access_token":"access-%d","token_type":"Bearer","expires_in":%d}`, len(f.subjects), f.expires))
+		return answer(200, fmt.Sprintf(`{"access_token":"access-%d","token_type":"Bearer","expires_in":%d,"scope":%q}`, len(f.subjects), f.expires, f.grants))
 	}
 	return answer(404, "")
 }

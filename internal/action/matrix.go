@@ -113,7 +113,7 @@ func escapeAttr(at nixcli.Attr) string {
 	return escaped.String()
 }
 
-// needName reports whether a name can be handed to another job: a line is a pattern, so it has no line breaks.
+// oneLineName reports whether a name can be handed to another job: a line is a pattern, so it has no line breaks.
 func oneLineName(name string) bool { return !strings.ContainsAny(name, "\r\n") }
 
 // planned is a host in the output plan, which the last job reads.

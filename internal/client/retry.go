@@ -36,9 +36,17 @@ func newRetry(o Options, w *wire) *retryablehttp.Client {
 		Backoff: func(base, limit time.Duration, attempt int, resp *http.Response) time.Duration {
 			return backoff(base, limit, o.MaxRetryAfter, attempt, resp, time.Now())
 		},
+		RequestLogHook: func(_ retryablehttp.Logger, req *http.Request, attempt int) {
+			if attempt == outageAfter && w.outage.CompareAndSwap(false, true) { // one line, however many requests wait
+				o.Log.Warn("the server does not answer; it may be asleep or being deployed, so waiting for it", "server", req.URL.Host)
+			}
+		},
 		ErrorHandler: retryablehttp.PassthroughErrorHandler,
 	}
 }
+
+// outageAfter is the repetition of a request from which on people are told: it comes a second or two after the first.
+const outageAfter = 3
 
 func statusOf(resp *http.Response) int {
 	if resp == nil {

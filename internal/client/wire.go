@@ -24,6 +24,7 @@ type wire struct {
 
 	requests, sent atomic.Int64
 	reached        atomic.Bool // an answer has come once
+	outage         atomic.Bool // people know that no answer comes
 }
 
 func newWire(o Options) *wire {
@@ -90,6 +91,9 @@ func (w *wire) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	w.reached.Store(true)
+	if resp.StatusCode < 500 {
+		w.outage.Store(false)
+	}
 	dog.wait(w.stall)
 	resp.Body = &answerBody{ReadCloser: resp.Body, ctx: ctx, dog: dog, stall: w.stall, cancel: cancel}
 	return resp, nil
