@@ -302,6 +302,10 @@ type outgoing struct {
 }
 
 func (o *outgoing) WriteHeader(status int) {
+	if status < 200 { // 100 Continue comes from another goroutine, and may come late
+		o.ResponseWriter.WriteHeader(status)
+		return
+	}
 	if o.f.losePut {
 		panic(http.ErrAbortHandler)
 	}
