@@ -82,6 +82,9 @@ type Storage struct {
 	AccessKeyID     string
 	SecretAccessKey Secret
 	SessionToken    Secret // of temporary credentials; most have none
+
+	Redirect   string // of a bucket: RedirectAuto or RedirectNever
+	CacheBytes int64  // of the volume, for small reads from a bucket; 0: no cache; or CacheAuto
 }
 
 // Compression is what Attic would store chunks with. Packs are always zstd.

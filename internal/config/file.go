@@ -47,7 +47,9 @@ type fileStorage struct {
 	Region      *string          `toml:"region"`
 	Bucket      *string          `toml:"bucket"`
 	Endpoint    *string          `toml:"endpoint"`
-	PathStyle   *bool            `toml:"path-style"` // ours
+	PathStyle   *bool            `toml:"path-style"`  // ours
+	Redirect    *string          `toml:"redirect"`    // ours
+	CacheBytes  *int64           `toml:"cache-bytes"` // ours
 	Credentials *fileCredentials `toml:"credentials"`
 }
 

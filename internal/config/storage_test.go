@@ -18,7 +18,8 @@ func TestBucketFromEnvironmentAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Storage{Type: S3, Bucket: "cache", Endpoint: "https://fly.storage.tigris.dev", Region: "auto", AccessKeyID: "tid_a", SecretAccessKey: Secret("tsec_hunter2")}
+	want := Storage{Type: S3, Bucket: "cache", Endpoint: "https://fly.storage.tigris.dev", Region: "auto", AccessKeyID: "tid_a", SecretAccessKey: Secret("tsec_hunter2"),
+		Redirect: RedirectAuto, CacheBytes: CacheAuto}
 	if want.SessionToken = s.Storage.SessionToken; !reflect.DeepEqual(s.Storage, want) {
 		t.Errorf("got %+v", s.Storage)
 	}

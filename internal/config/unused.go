@@ -18,8 +18,9 @@ func (b *builder) unused(s *Server) error {
 			given bool
 		}
 		of := map[string][]key{
-			Local: {{"region", st.Region != nil}, {"bucket", st.Bucket != nil}, {"endpoint", st.Endpoint != nil}, {"credentials", st.Credentials != nil}},
-			S3:    {{"path", st.Path != nil}},
+			Local: {{"region", st.Region != nil}, {"bucket", st.Bucket != nil}, {"endpoint", st.Endpoint != nil}, {"credentials", st.Credentials != nil},
+				{"redirect", st.Redirect != nil}, {"cache-bytes", st.CacheBytes != nil}},
+			S3: {{"path", st.Path != nil}},
 		}
 		for _, k := range of[s.Storage.Type] {
 			if k.given {
@@ -35,7 +36,7 @@ func (b *builder) unused(s *Server) error {
 
 // environment lists the variables that are read. Whoever adds one adds it here.
 var environment = []string{
-	envConfig, envDatabase, envRootKey,
+	envConfig, envDatabase, envRootKey, envRedirect, envCacheBytes,
 	envRS256Public, envRS256Secret, envHS256,
 	envRS256Public + envPrevious, envRS256Secret + envPrevious, envHS256 + envPrevious,
 }
