@@ -4,7 +4,7 @@ GO       ?= go
 FUZZTIME ?= 1m
 TOOL      = $(GO) tool -modfile=tools/go.mod
 
-.PHONY: help build demo test race lint vuln bench bench-memory e2e fuzz release clean
+.PHONY: help build demo test race lint vuln bench bench-memory e2e fuzz image release clean
 
 help: ## say what there is
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
@@ -25,14 +25,15 @@ test: ## all tests
 race: ## all tests, with the race detector
 	$(GO) test -race ./...
 
-lint: ## what the tools say: formatting, vet, staticcheck, shellcheck, actionlint
+lint: ## what the tools say: formatting, vet, staticcheck, shellcheck, actionlint, zizmor
 	@scripts/setup go=golang-go git shellcheck
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo 'lint: gofmt -w these files' >&2; exit 1; }
 	$(GO) vet ./...
 	$(TOOL) staticcheck ./...
-	shellcheck .ci/run scripts/demo scripts/fuzz scripts/release scripts/setup $(wildcard scripts/bench scripts/bench-* scripts/e2e)
+	shellcheck .ci/run scripts/demo scripts/fuzz scripts/image scripts/release scripts/rootfs scripts/setup scripts/zizmor $(wildcard scripts/bench scripts/bench-* scripts/e2e)
 	for file in action/*.js; do node --check $$file || exit 1; done
 	$(if $(wildcard .github/workflows/*.yml),$(TOOL) actionlint)
+	scripts/zizmor --quiet
 
 bench: build ## how fast, beside Nix itself; a table
 	@scripts/bench
@@ -48,6 +49,9 @@ vuln: ## known vulnerabilities in what is linked
 
 fuzz: ## every fuzz target for FUZZTIME
 	@scripts/fuzz $(FUZZTIME)
+
+image: ## the server's image, built with buildah and run; nothing is pushed
+	@scripts/image
 
 release: ## programs and digests of TAG=v1.2.3, to dist/ and action/SHA256SUMS
 	@scripts/release $(TAG)
