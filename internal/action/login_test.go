@@ -1,6 +1,7 @@
 package action
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -27,13 +28,15 @@ type fakeServer struct {
 	subjects []string // ID tokens exchanged
 	scopes   []string // asked for
 	grants   string   // scope of the answers
+	ref      string   // claim; empty: refs/heads/main
 	audience string   // announced; empty: the server's own URL
 	config   string   // in place of the configuration
 	endpoint string
 	refuse   string // body of a 400
 	broken   []int  // statuses of the first exchanges; 0 is a lost connection
 	expires  int
-	asked    string // for this audience
+	asked    string               // for this audience
+	given    map[string]time.Time // when an access token was
 }
 
 func (f *fakeServer) RoundTrip(q *http.Request) (*http.Response, error) {
@@ -50,7 +53,7 @@ func (f *fakeServer) RoundTrip(q *http.Request) (*http.Response, error) {
 	case q.URL.Host == "github.example":
 		f.ids++
 		f.asked = q.URL.Query().Get("audience")
-		claims, _ := json.Marshal(map[string]any{"jti": f.ids, "repository_id": "74", "event_name": "pull_request", "aud": f.asked})
+		claims, _ := json.Marshal(map[string]any{"jti": f.ids, "repository_id": "74", "event_name": "pull_request", "aud": f.asked, "ref": cmp.Or(f.ref, "refs/heads/main"), "repository": "acme/infra", "iss": githubIssuer})
 		return answer(200, fmt.Sprintf(`{"value":"eyJh.%s.c2ln"}`, base64.RawURLEncoding.EncodeToString(claims)))
 	case q.URL.Path == "/_api/v1/oidc/config" && f.config != "":
 		return answer(404, f.config)
@@ -75,6 +78,10 @@ func (f *fakeServer) RoundTrip(q *http.Request) (*http.Response, error) {
 		if f.refuse != "" {
 			return answer(400, f.refuse)
 		}
+		if f.given == nil {
+			f.given = map[string]time.Time{}
+		}
+		f.given[fmt.Sprintf("access-%d", len(f.subjects))] = time.Now()
 		return answer(200, fmt.Sprintf(`{"access_token":"access-%d","token_type":"Bearer","expires_in":%d,"scope":%q}`, len(f.subjects), f.expires, f.grants))
 	}
 	return answer(404, "")
@@ -195,4 +202,50 @@ func TestAccessTokenIsMasked(t *testing.T) {
 	if _, err := login(&fakeServer{expires: 900}, &out).Token(t.Context()); err != nil || !strings.HasSuffix(out.String(), "::add-mask::access-1\n") {
 		t.Errorf("error %v, printed %q", err, out.String())
 	}
+}
+
+// The expiry is counted from the answer, by this machine's clock alone: how far that one is off does not matter, nor that it is set meanwhile.
+func TestAClockThatIsOffByTwoMinutesIsNoMatter(t *testing.T) {
+	for _, off := range []time.Duration{-2 * time.Minute, 2 * time.Minute} {
+		synctest.Test(t, func(t *testing.T) {
+			start, by := time.Now(), time.Duration(0)
+			f := &fakeServer{expires: 900}
+			l := login(f, io.Discard)
+			l.Now = func() time.Time { return time.Now().Round(0).Add(by) } // without the monotonic reading, which a real one has
+			for at := range 60 {
+				time.Sleep(time.Minute)
+				if at == 7 {
+					by = off
+				}
+				token, err := l.Token(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if age := time.Since(f.given[token]); age > 900*time.Second {
+					t.Errorf("off by %v, after %v: the token is %v old", off, time.Since(start), age)
+				}
+			}
+		})
+	}
+}
+
+func TestATokenThatIsNotAcceptedAnyMoreIsReplacedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeServer{expires: 900}
+		l := login(f, io.Discard)
+		if _, err := l.Token(t.Context()); err != nil || l.Rejected("access-1") {
+			t.Errorf("%v: a token that is refused when it is new is exchanged for another, without end", err)
+		}
+		time.Sleep(time.Minute)
+		if !l.Rejected("access-1") {
+			t.Fatal("it was good before: a new one may be, too")
+		}
+		if got, err := l.Token(t.Context()); err != nil || got != "access-2" || !l.Rejected("access-1") {
+			t.Errorf("%q, %v", got, err)
+		}
+		l.Static = github.NewSecret("static")
+		if l.Rejected("static") {
+			t.Error("there is no other one")
+		}
+	})
 }
