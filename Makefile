@@ -4,7 +4,7 @@ GO       ?= go
 FUZZTIME ?= 1m
 TOOL      = $(GO) tool -modfile=tools/go.mod
 
-.PHONY: help build demo test race lint vuln bench bench-memory e2e fuzz image release clean
+.PHONY: help build demo test race lint vuln bench bench-memory bench-bucket e2e fuzz image release clean
 
 help: ## say what there is
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
@@ -19,6 +19,7 @@ demo: ## a flake with three hosts, from its build to a pulled closure, in two mi
 test: ## all tests
 	@scripts/setup go=golang-go nix=nix-bin zstd git curl jq node=nodejs ps=procps
 	$(GO) vet ./...
+	$(TOOL) -n versitygw >/dev/null # the tests' S3 server: built once, before several packages want it
 	$(GO) test ./...
 	node --test action/locate.test.js
 
@@ -40,6 +41,9 @@ bench: build ## how fast, beside Nix itself; a table
 
 bench-memory: build ## sixteen uploads, pushes and pulls at once, in 256 MB of memory
 	@scripts/bench-memory
+
+bench-bucket: build ## how fast with a bucket that is 50 ms away; a table
+	@scripts/bench-bucket
 
 e2e: build ## workflows, run by act on this machine
 	@scripts/e2e
