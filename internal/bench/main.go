@@ -3,6 +3,8 @@
 //
 //	go run ./internal/bench [--closure PATH] [--rebuilt PATH]
 //	go run ./internal/bench memory    uploads, pushes and pulls at once, in a small memory cgroup
+//	go run ./internal/bench bucket    a push, a pull and a start with a bucket that is far away
+//	go run ./internal/bench millions  fills a database with a million paths
 //
 // closure is the store path of a toplevel; rebuilt is the same after a rebuild of everything (the same
 // contents under other store paths). Without --rebuilt that row is left out. The programs are taken
@@ -22,20 +24,30 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	var err error
-	switch {
-	case len(os.Args) > 1 && os.Args[1] == "memory":
-		var m *memoryBench
-		if m, err = memoryFlags(os.Args[2:]); err == nil {
-			err = m.run(ctx)
-		}
-	default:
-		err = diskBench().run(ctx)
-	}
+	err := run(ctx, os.Args[1:])
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+}
+
+func run(ctx context.Context, args []string) error {
+	var what interface{ run(context.Context) error }
+	var err error
+	switch name := append(args, "")[0]; name {
+	case "memory":
+		what, err = memoryFlags(args[1:])
+	case "bucket":
+		what, err = bucketFlags(args[1:])
+	case "millions":
+		what, err = millionsFlags(args[1:])
+	default:
+		what = diskBench()
+	}
+	if err != nil {
+		return err
+	}
+	return what.run(ctx)
 }
 
 // diskBench reads the flags of the table with disk storage.

@@ -32,6 +32,7 @@ type memoryBench struct {
 	parallel int   // of each kind
 	upload   int64 // MB of a stock upload's NAR, and of what is pulled
 	push     int64 // MB of a push
+	bucket   bool  // packs go to a bucket, which is outside of the cgroup
 }
 
 func memoryFlags(args []string) (*memoryBench, error) {
@@ -43,6 +44,7 @@ func memoryFlags(args []string) (*memoryBench, error) {
 	f.IntVar(&m.parallel, "parallel", 16, "uploads, pushes and pulls, each")
 	f.Int64Var(&m.upload, "upload", 200, "MB of each stock upload and pull")
 	f.Int64Var(&m.push, "push", 100, "MB of each push")
+	f.BoolVar(&m.bucket, "bucket", false, "keep packs in a bucket, 50 ms away; it is not in the cgroup")
 	return m, f.Parse(args)
 }
 
@@ -65,6 +67,16 @@ func (m *memoryBench) run(ctx context.Context) (err error) {
 	defer m.group.remove()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop() // the server, when something fails before its stop
+	if m.bucket {
+		far, err := startBucket(ctx, filepath.Join(m.dir, "s3"), 50*time.Millisecond, 40e6)
+		if err != nil {
+			return err
+		}
+		defer far.close()
+		if m.env, err = far.env(); err != nil {
+			return err
+		}
+	}
 	load, err := m.prepare()
 	if err != nil {
 		return err
@@ -165,6 +177,9 @@ func (m *memoryBench) tell(s *server, wall time.Duration, failures []error) {
 	peak, cpu, err := s.memory()
 	if err != nil {
 		peak = 0 // it was killed, which use says
+	}
+	if m.bucket {
+		m.add(row{what: "storage", value: "a bucket, 50 ms away"})
 	}
 	m.add(row{what: m.group.kind, value: fmt.Sprintf("limit %d MiB, no swap", m.limit)})
 	m.add(row{what: fmt.Sprintf("%d stock uploads of %d MB, %d pushes of %d MB, %d pulls", m.parallel, m.upload, m.parallel, m.push, m.parallel),
