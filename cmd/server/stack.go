@@ -11,6 +11,7 @@ import (
 
 	"github.com/org/attic-action/internal/admin"
 	"github.com/org/attic-action/internal/audit"
+	"github.com/org/attic-action/internal/blob/near"
 	"github.com/org/attic-action/internal/budget"
 	"github.com/org/attic-action/internal/config"
 	"github.com/org/attic-action/internal/depot"
@@ -32,6 +33,7 @@ type stack struct {
 	admin  *admin.Mux
 	issued *issued.Register
 	memory memory
+	near   *near.Cache // of a bucket
 
 	policies *trustbook.Book
 }
@@ -88,6 +90,10 @@ func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *st
 	if dp.Spool, err = openSpool(cfg); err != nil {
 		return nil, err
 	}
+	presigner, err := st.shortenReads(cfg, store, dp)
+	if err != nil {
+		return nil, err
+	}
 	st.issued = &issued.Register{DB: st.db}
 	revoke := func(ctx context.Context, id string) error {
 		_, err := st.issued.Revoke(ctx, issued.Selection{IDs: []string{id}})
@@ -98,7 +104,7 @@ func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *st
 		AllowedHosts: cfg.AllowedHosts, APIEndpoint: cfg.APIEndpoint, SubstituterEndpoint: cfg.SubstituterEndpoint,
 		SignedBy: signers(cfg), SoftDelete: cfg.SoftDeleteCaches, WaivePossession: !cfg.RequireProof, MaxNarInfoSize: max(cfg.MaxNarInfoSize, 1),
 		Cut: cfg.Chunking, TellShareFrom: cfg.NARSizeThreshold, Now: time.Now, Log: log,
-		Memory: inFlight, Limits: st.memory.limits(),
+		Memory: inFlight, Presigner: presigner, Limits: st.memory.limits(),
 		Rates: rates(cfg.Limits), Peers: cfg.Peers, Audit: st.audit.Write,
 	}
 	st.server.Roots = &roots.Keeper{DB: st.db, Retention: cfg.GC.Retention}
@@ -110,8 +116,11 @@ func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *st
 
 func (st *stack) close() error {
 	var err error
+	if st.near != nil {
+		err = st.near.Close()
+	}
 	if st.db != nil {
-		err = st.db.Close()
+		err = errors.Join(err, st.db.Close())
 	}
 	if st.audit != nil {
 		err = errors.Join(err, st.audit.Close())

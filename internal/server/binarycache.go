@@ -185,6 +185,9 @@ func (s *Server) getNAR(w http.ResponseWriter, r *http.Request) error {
 		return &statusError{status: http.StatusPreconditionFailed, name: "PreconditionFailed",
 			msg: "This form of the NAR is gone; ask for its narinfo anew."}
 	}
+	if s.redirect(w, r, nar) {
+		return nil
+	}
 	h := w.Header()
 	h.Set("Content-Type", "application/x-nix-nar")
 	h.Set("ETag", `"`+hex.EncodeToString(nar.Form[:])+`"`)
@@ -192,7 +195,7 @@ func (s *Server) getNAR(w http.ResponseWriter, r *http.Request) error {
 	if strings.Contains(r.Header.Get("Range"), ",") {
 		r.Header.Del("Range") // a thousand small ranges would be a thousand reads of the bucket
 	}
-	body := nar.Reader(r.Context(), nar.Size)
+	body := nar.Reader(r.Context(), expectedEnd(r.Header.Get("Range"), nar.Size))
 	defer body.Close()
 	if !o.cache.Public {
 		body = s.untilRevoked(r, body)

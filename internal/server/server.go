@@ -39,6 +39,7 @@ import (
 
 	"github.com/org/attic-action/internal/api"
 	"github.com/org/attic-action/internal/audit"
+	"github.com/org/attic-action/internal/blob"
 	"github.com/org/attic-action/internal/budget"
 	"github.com/org/attic-action/internal/chunk"
 	"github.com/org/attic-action/internal/depot"
@@ -98,6 +99,7 @@ type Server struct {
 	Limits              Limits
 	Rates               Rates
 	Memory              *budget.Bytes     // of bytes in flight; nil means no limit
+	Presigner           blob.Presigner    // sends who can reach the bucket there, for NARs that are one object; nil means nobody
 	Peers               peer.Finder       // whose address a request has
 	Audit               func(audit.Event) // takes a record of what changes something; nil means nobody does
 	Version             string            // shown on the front page

@@ -30,6 +30,10 @@ type Dir struct {
 	Budget  int64  // bytes that all open files may take together; 0 means no limit
 	Reserve int64  // bytes of the volume that stay free whatever is spooled; 0 means none
 
+	// MakeRoom, if there is one, is asked to free n bytes of the volume before anything is refused: what lies
+	// there only because there was room.
+	MakeRoom func(n int64)
+
 	mu      sync.Mutex
 	used    int64     // bytes reserved by open files
 	waiting []*waiter // in order of arrival
@@ -88,6 +92,10 @@ func (d *Dir) checkVolume(size int64) error {
 		free = Free
 	}
 	n, err := free(d.path())
+	if err == nil && n-size < d.Reserve && d.MakeRoom != nil {
+		d.MakeRoom(d.Reserve + size - n)
+		n, err = free(d.path())
+	}
 	if err != nil {
 		return fmt.Errorf("ask for free space: %w", err)
 	}

@@ -233,3 +233,19 @@ func TestSystemsNoRoomIsErrFull(t *testing.T) {
 		t.Error("other errors count as a full volume")
 	}
 }
+
+func TestRoomIsMadeBeforeAnUploadIsRefused(t *testing.T) {
+	volume, kept := int64(150), int64(80)
+	d := &Dir{Path: t.TempDir(), Reserve: 100, free: func(string) (int64, error) { return volume - kept, nil }}
+	asked := int64(0)
+	d.MakeRoom = func(n int64) {
+		asked = n
+		kept -= min(n, kept)
+	}
+	create(t, d, 30)
+	if asked != 60 || kept != 20 {
+		t.Errorf("asked for %d bytes, %d are kept; want 60 and 20", asked, kept)
+	}
+	_, err := d.Create(t.Context(), 60)
+	wantErr(t, err, ErrFull)
+}
