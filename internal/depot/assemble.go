@@ -1,8 +1,6 @@
 package depot
 
 import (
-	"crypto/sha256"
-	"encoding"
 	"fmt"
 
 	"github.com/org/attic-action/internal/chunk"
@@ -17,6 +15,7 @@ type assembly struct {
 	used     map[int64][]int32   // entries of each pack, ascending by first use
 	size     uint64              // raw bytes of all pieces
 	verified bool                // the pieces were hashed on their way in, and are the NAR
+	arrived  *narState           // of a verified NAR: its hashes
 }
 
 // assembler puts NARs of one scope together inside one transaction.
@@ -119,26 +118,27 @@ func (a *assembler) single(out *assembly, piece chunk.Piece) error {
 // check compares the NAR hash with what was hashed on arrival: literals at once, own packs by the
 // state that was carried from one to the next. Anything else stays unverified (design §2).
 func (a *assembler) check(out *assembly, want nix.Hash) error {
-	got, known, err := a.arrivedHash(out)
-	if err != nil || !known {
+	arrived, err := a.arrivedHashes(out)
+	if err != nil || arrived == nil {
 		return err
 	}
-	if got != want {
+	if got := arrived.nar(); got != want {
 		return badRequest("the NAR's SHA-256 is sha256:%x, not %s", got, want)
 	}
-	out.verified = true
+	out.verified, out.arrived = true, arrived
 	return nil
 }
 
-func (a *assembler) arrivedHash(out *assembly) (sum nix.Hash, known bool, err error) {
-	h := sha256.New()
+// arrivedHashes is nil when they are not known.
+func (a *assembler) arrivedHashes(out *assembly) (*narState, error) {
+	state := newNARState()
 	literals := true
 	for _, s := range out.layout {
 		literals = literals && s.kind == literalSpan
-		h.Write(s.literal)
+		_, _ = state.Write(s.literal) // never fails
 	}
 	if literals {
-		return nix.Hash(h.Sum(nil)), true, nil
+		return state, nil
 	}
 	var last *packInfo
 	for i, s := range out.layout {
@@ -148,18 +148,22 @@ func (a *assembler) arrivedHash(out *assembly) (sum nix.Hash, known bool, err er
 			continue
 		}
 		if !whole {
-			return sum, false, nil
+			return nil, nil
 		}
 		p := out.packs[s.pack]
+		if len(p.NARState) == 0 { // its row was made from the bucket, where the state is not
+			return nil, nil
+		}
 		if follows, err := a.follows(p, last); err != nil || !follows {
-			return sum, false, err
+			return nil, err
 		}
 		last = p
 	}
-	if err := h.(encoding.BinaryUnmarshaler).UnmarshalBinary(last.NARState); err != nil {
-		return sum, false, fmt.Errorf("read NAR state of pack %d: %w", last.ID, err)
+	state = newNARState() // literals between own packs are in the packs as well
+	if err := state.UnmarshalBinary(last.NARState); err != nil {
+		return nil, fmt.Errorf("read NAR state of pack %d: %w", last.ID, err)
 	}
-	return nix.Hash(h.Sum(nil)), true, nil
+	return state, nil
 }
 
 // follows tells whether p's NAR state was carried on from last's, or from the beginning if last is

@@ -67,14 +67,18 @@ func (c *indexCache) put(p *packInfo) {
 
 // packInfo returns a pack with its index, out of the cache or the database.
 func (d *Depot) packInfo(tx *meta.Tx, id int64) (*packInfo, error) {
-	if p := d.indexes.get(id); p != nil {
+	return loadPack(tx, id, &d.indexes, d.rows)
+}
+
+func loadPack(tx *meta.Tx, id int64, cache *indexCache, rows rowCodec) (*packInfo, error) {
+	if p := cache.get(id); p != nil {
 		return p, nil
 	}
 	row, err := tx.Pack(id)
 	if err != nil {
 		return nil, fmt.Errorf("find pack %d: %w", id, err)
 	}
-	frame, err := d.rows.decode(row.Index)
+	frame, err := rows.decode(row.Index)
 	if err != nil {
 		return nil, fmt.Errorf("read index of pack %d: %w", id, err)
 	}
@@ -84,6 +88,6 @@ func (d *Depot) packInfo(tx *meta.Tx, id int64) (*packInfo, error) {
 	}
 	p := &packInfo{Pack: *row, index: ix, offsets: append(ix.Offsets(), ix.DataSize())}
 	p.Index = nil // decoded now; not kept twice
-	d.indexes.put(p)
+	cache.put(p)
 	return p, nil
 }

@@ -8,22 +8,17 @@ import (
 	"fmt"
 	"io"
 	"sync"
-	"time"
 
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/org/attic-action/internal/blob"
 )
 
+// A thousand small objects one after the other would be a minute of round trips;
+// so some are read ahead, as long as they are few bytes.
 const (
-	// A thousand small objects one after the other would be a minute of round
-	// trips; so some are read ahead, as long as they are few bytes.
 	aheadObjects = 16
 	aheadBytes   = 16 << 20
-
-	// attempts and their pause, for reads that break off in the middle.
-	attempts     = 4
-	attemptPause = 50 * time.Millisecond
 )
 
 // fetcher reads objects of the log in order, some ahead.
@@ -85,38 +80,23 @@ func (f *fetcher) next() (head, []Record, error) {
 
 // readObject reads an object of at most limit bytes. One that is not there, or is
 // longer, is an *ObjectError.
-func readObject(ctx context.Context, blobs blob.Getter, key string, limit int64) (data []byte, err error) {
-	for i := range attempts {
-		if i > 0 {
-			select {
-			case <-ctx.Done():
-			case <-time.After(attemptPause << i):
-			}
-		}
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		data, err = readOnce(ctx, blobs, key, limit)
-		if errors.Is(err, blob.ErrNotFound) {
-			return nil, &ObjectError{key, blob.ErrNotFound} // it went while we listed
-		}
-		if err == nil && int64(len(data)) > limit {
-			return nil, &ObjectError{key, fmt.Errorf("longer than %d bytes", limit)}
-		}
-		if err == nil {
-			return data, nil
-		}
-	}
-	return nil, fmt.Errorf("read %s: %w", key, err)
-}
-
-func readOnce(ctx context.Context, blobs blob.Getter, key string, limit int64) ([]byte, error) {
+func readObject(ctx context.Context, blobs blob.Getter, key string, limit int64) ([]byte, error) {
 	rc, err := blobs.Get(ctx, key, 0, -1)
+	if errors.Is(err, blob.ErrNotFound) {
+		return nil, &ObjectError{key, blob.ErrNotFound}
+	}
 	if err != nil {
 		return nil, err
 	}
 	defer rc.Close()
-	return io.ReadAll(io.LimitReader(rc, limit+1))
+	data, err := io.ReadAll(io.LimitReader(rc, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", key, err)
+	}
+	if int64(len(data)) > limit {
+		return nil, &ObjectError{key, fmt.Errorf("longer than %d bytes", limit)}
+	}
+	return data, nil
 }
 
 func newDecoder() *zstd.Decoder {

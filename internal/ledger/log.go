@@ -51,7 +51,7 @@ func (l *Log) Append(ctx context.Context, seq uint64, after *Pos, recs []Record)
 	for i, lines := range objects {
 		h := head{Part: Part{N: i + 1, Of: len(objects)}, After: after}
 		object := l.encoder().EncodeAll(append(h.lines(), lines...), nil)
-		key := objectKey(logPrefix, Pos{l.Epoch, seq}, sha256.Sum256(object))
+		key := objectKey(LogPrefix, Pos{l.Epoch, seq}, sha256.Sum256(object))
 		if err := l.Blobs.Put(ctx, key, blob.Bytes(object)); err != nil {
 			return nil, fmt.Errorf("append to log at %d: %w", seq, err)
 		}

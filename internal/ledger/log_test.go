@@ -24,7 +24,7 @@ func deleted(name string) Record { return Record{CacheDeleted: &CacheDeleted{Nam
 // replayed lists what comes back as "epoch/seq name".
 func replayed(t *testing.T, l *Log) (list []string, err error) {
 	t.Helper()
-	_, err = l.Replay(t.Context(), Pos{}, func(p Pos, _ string, recs []Record) error {
+	_, err = l.Replay(t.Context(), nil, func(p Pos, _ string, recs []Record) error {
 		for _, r := range recs {
 			list = append(list, fmt.Sprintf("%d/%d %s", p.Epoch, p.Seq, r.CacheDeleted.Name))
 		}
@@ -109,7 +109,7 @@ func TestRecordsComeBackWhole(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got []Record
-	_, err := l.Replay(t.Context(), Pos{}, func(_ Pos, _ string, recs []Record) error { got = append(got, recs...); return nil })
+	_, err := l.Replay(t.Context(), nil, func(_ Pos, _ string, recs []Record) error { got = append(got, recs...); return nil })
 	if err != nil || !reflect.DeepEqual(got, recs) {
 		t.Errorf("got %+v, %v, want %+v", got, err, recs)
 	}
@@ -145,7 +145,7 @@ func TestLargeBatchKeepsItsOrderInSeveralObjects(t *testing.T) {
 	}
 	replay := func() (got string, rep *Report) {
 		t.Helper()
-		rep, err := l.Replay(t.Context(), Pos{}, func(_ Pos, _ string, recs []Record) error {
+		rep, err := l.Replay(t.Context(), nil, func(_ Pos, _ string, recs []Record) error {
 			for _, r := range recs {
 				got += r.NAR.Layout[0].Pack
 			}
@@ -180,7 +180,7 @@ func TestReplaySurvivesWhatItCannotUse(t *testing.T) {
 		key  string // empty means the right one for data
 		data []byte
 	}{
-		"wrong sum":       {objectKey(logPrefix, Pos{1, 2}, [32]byte{}), good},
+		"wrong sum":       {objectKey(LogPrefix, Pos{1, 2}, [32]byte{}), good},
 		"not zstd":        {"", []byte("plain")},
 		"empty":           {"", nil},
 		"no record":       {"", compress("\n")},
@@ -201,7 +201,7 @@ func TestReplaySurvivesWhatItCannotUse(t *testing.T) {
 			mem := blobtest.NewMem()
 			key := tt.key
 			if key == "" {
-				key = objectKey(logPrefix, Pos{1, 2}, sha256.Sum256(tt.data))
+				key = objectKey(LogPrefix, Pos{1, 2}, sha256.Sum256(tt.data))
 			}
 			l := &Log{Blobs: mem, Epoch: 1}
 			err := errors.Join(add(l, 1, deleted("before")), mem.Put(t.Context(), key, blob.Bytes(tt.data)), add(l, 3, deleted("after")))
@@ -209,7 +209,7 @@ func TestReplaySurvivesWhatItCannotUse(t *testing.T) {
 				t.Fatal(err)
 			}
 			var got []string
-			rep, err := l.Replay(t.Context(), Pos{}, func(_ Pos, _ string, recs []Record) error {
+			rep, err := l.Replay(t.Context(), nil, func(_ Pos, _ string, recs []Record) error {
 				got = append(got, recs[0].CacheDeleted.Name)
 				return nil
 			})
@@ -237,7 +237,7 @@ func TestReplayEndsWhenTheBucketFails(t *testing.T) {
 		t.Error("an unreachable bucket is not an empty one")
 	}
 	stop := errors.New("stop")
-	_, err := (&Log{Blobs: mem}).Replay(t.Context(), Pos{}, func(Pos, string, []Record) error { return stop })
+	_, err := (&Log{Blobs: mem}).Replay(t.Context(), nil, func(Pos, string, []Record) error { return stop })
 	if !errors.Is(err, stop) {
 		t.Errorf("got %v", err)
 	}
@@ -264,7 +264,7 @@ func FuzzParseObject(f *testing.F) {
 }
 
 func FuzzParseKey(f *testing.F) {
-	f.Add(objectKey(logPrefix, Pos{1, 2}, [32]byte{3}))
+	f.Add(objectKey(LogPrefix, Pos{1, 2}, [32]byte{3}))
 	f.Add("log/1/2-3")
 	f.Fuzz(func(t *testing.T, key string) {
 		if o, err := parseKey(key); err == nil && objectKey(o.prefix, o.pos, o.sum) != key {

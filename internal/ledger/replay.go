@@ -20,7 +20,9 @@ type Pos struct {
 }
 
 // Compare orders positions as the log does.
-func (p Pos) Compare(q Pos) int { return cmp.Or(cmp.Compare(p.Epoch, q.Epoch), cmp.Compare(p.Seq, q.Seq)) }
+func (p Pos) Compare(q Pos) int {
+	return cmp.Or(cmp.Compare(p.Epoch, q.Epoch), cmp.Compare(p.Seq, q.Seq))
+}
 
 // String is the position as it begins a key's names.
 func (p Pos) String() string { return fmt.Sprintf("%d/%d", p.Epoch, p.Seq) }
@@ -83,18 +85,22 @@ type object struct {
 	size   int64 // as listed
 }
 
-// Replay calls each for every object of the log behind a position, in the order
-// of (epoch, seq) and of a batch's parts. What cannot be used, and what was never
-// acknowledged, is passed over and told by the report, which is never nil. An
-// error is one of each, of ctx or of the bucket; it ends the replay.
+// Replay calls each for every object of the log behind a checkpoint (nil: for the
+// whole log), in the order of (epoch, seq) and of a batch's parts. What cannot be
+// used, and what was never acknowledged, is passed over and told by the report,
+// which is never nil. An error is one of each, of ctx or of the bucket; it ends
+// the replay.
 //
 // Which batches were acknowledged, their After lines say: a batch is good if the
 // next good one names it, and the last one is good. So those are held back whose
 // successor is not known yet; usually that is one.
-func (l *Log) Replay(ctx context.Context, from Pos, each func(p Pos, key string, recs []Record) error) (*Report, error) {
+func (l *Log) Replay(ctx context.Context, base *Manifest, each func(p Pos, key string, recs []Record) error) (*Report, error) {
 	r := &replay{blobs: l.Blobs, each: each}
-	r.report.Last, r.report.MaxEpoch = from, from.Epoch
-	if err := r.run(ctx, from); err != nil {
+	if base == nil {
+		base = &Manifest{}
+	}
+	r.report.Last, r.report.MaxEpoch = base.Position, base.Position.Epoch
+	if err := r.run(ctx, base); err != nil {
 		return &r.report, fmt.Errorf("replay log: %w", err)
 	}
 	return &r.report, nil
@@ -121,9 +127,13 @@ type batch struct {
 	recs    []Record // of the only object, while it is the newest
 }
 
-func (r *replay) run(ctx context.Context, from Pos) error {
+func (r *replay) run(ctx context.Context, base *Manifest) error {
+	replaced := map[string]bool{}
+	for _, key := range base.Replaces {
+		replaced[key] = true
+	}
 	var objects []object
-	err := r.blobs.List(ctx, logPrefix, func(info blob.Info) error {
+	err := r.blobs.List(ctx, LogPrefix, func(info blob.Info) error {
 		o, err := parseKey(info.Key)
 		if err != nil {
 			r.report.foreign(info.Key)
@@ -131,8 +141,10 @@ func (r *replay) run(ctx context.Context, from Pos) error {
 		}
 		o.size = info.Size
 		r.report.MaxEpoch = max(r.report.MaxEpoch, o.pos.Epoch)
-		if o.pos.Compare(from) > 0 {
+		if o.pos.Compare(base.Position) > 0 {
 			objects = append(objects, o)
+		} else if !replaced[o.key] {
+			r.report.void([]object{o}) // the checkpoint was made without it
 		}
 		return nil
 	})
@@ -245,7 +257,7 @@ func (r *replay) before(b *batch) (*batch, error) {
 	if b.after.Compare(r.report.Last) <= 0 {
 		return nil, nil
 	}
-	r.report.lost(logPrefix+b.after.prefix(), errors.New("the batch is gone; the one after it names it"))
+	r.report.lost(LogPrefix+b.after.prefix(), errors.New("the batch is gone; the one after it names it"))
 	return newest, nil
 }
 
@@ -314,9 +326,9 @@ func (r *replay) again(ctx context.Context, o object) ([]Record, error) {
 
 // Prefixes of keys.
 const (
-	logPrefix      = "log/"
-	manifestPrefix = "checkpoints/"
-	shardPrefix    = "shards/"
+	LogPrefix      = "log/"
+	ManifestPrefix = "checkpoints/"
+	ShardPrefix    = "shards/"
 )
 
 // prefix is how keys of the position begin.
@@ -344,7 +356,7 @@ func ParseKey(key string) (Pos, error) {
 // written otherwise would sort otherwise.
 func parseKey(key string) (object, error) {
 	parts := strings.Split(key, "/")
-	if len(parts) != 3 || !slices.Contains([]string{logPrefix, manifestPrefix, shardPrefix}, parts[0]+"/") {
+	if len(parts) != 3 || !slices.Contains([]string{LogPrefix, ManifestPrefix, ShardPrefix}, parts[0]+"/") {
 		return object{}, errKey
 	}
 	seq, sum, _ := strings.Cut(parts[2], "-")

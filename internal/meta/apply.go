@@ -1,10 +1,8 @@
 package meta
 
 import (
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/org/attic-action/internal/ledger"
@@ -235,18 +233,6 @@ func (tx *Tx) applyPolicy(p *ledger.Policy) error {
 	err := tx.PutPolicy(&Policy{Name: p.Name, Policy: p.Policy, CreatedAt: p.At, CreatedBy: p.By})
 	tx.records = records
 	return err
-}
-
-// PackSHA256 is the digest in a pack's key.
-func PackSHA256(key string) (sum [32]byte, err error) {
-	const prefix = len("packs/aa/")
-	if len(key) != prefix+64+1+16 || !strings.HasPrefix(key, "packs/") || key[prefix+64] != '-' || key[6:8] != key[prefix:prefix+2] {
-		return sum, fmt.Errorf("%q is not the key of a pack", key)
-	}
-	if _, err := hex.Decode(sum[:], []byte(key[prefix:prefix+64])); err != nil {
-		return sum, fmt.Errorf("%q is not the key of a pack: %w", key, err)
-	}
-	return sum, nil
 }
 
 // applyPack adds a pack that is not there. The contents of a key never change.

@@ -104,12 +104,14 @@ func (tx *Tx) UpdateCache(c *Cache) error {
 	return nil
 }
 
-func (tx *Tx) recordCache(c *Cache) {
-	tx.records = append(tx.records, ledger.Record{Cache: &ledger.Cache{
+func (tx *Tx) recordCache(c *Cache) { tx.records = append(tx.records, cacheRecord(c)) }
+
+func cacheRecord(c *Cache) ledger.Record {
+	return ledger.Record{Cache: &ledger.Cache{
 		Name: c.Name, PublicKey: c.PublicKey, SealedKey: c.SealedKey, Public: c.Public,
 		StoreDir: c.StoreDir, Priority: c.Priority, UpstreamKeys: c.UpstreamKeys,
 		Retention: c.Retention, CreatedAt: c.CreatedAt, DeletedAt: c.DeletedAt,
-	}})
+	}}
 }
 
 // DeleteCache deletes a cache. Softly, it stays with all it has, unseen, and

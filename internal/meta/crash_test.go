@@ -90,7 +90,7 @@ func TestAcknowledgedSurvivesSIGKILL(t *testing.T) {
 		return err
 	})
 	inLog, objects := map[string]bool{}, map[uint64]string{}
-	_, err = log.Replay(t.Context(), ledger.Pos{}, func(_ ledger.Pos, _ string, recs []ledger.Record) error {
+	_, err = log.Replay(t.Context(), nil, func(_ ledger.Pos, _ string, recs []ledger.Record) error {
 		for _, r := range recs {
 			inLog[r.Cache.Name] = true
 		}

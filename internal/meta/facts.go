@@ -17,6 +17,7 @@ const (
 	FactRecovered     = "recovered_at"   // when it was rebuilt from the bucket; RFC 3339
 	FactRootKeys      = "root_keys"      // the wrapped root key, as in the bucket (package seal)
 	FactCheckpoint    = "checkpoint"     // key of the newest checkpoint's manifest
+	FactCheckpointAt  = "checkpoint_at"  // when it was made; RFC 3339
 	FactCheckpointRun = "checkpoint_run" // how far the next one is
 	FactRecovery      = "recovery"       // how far a recovery is; gone when it is done
 )
@@ -86,8 +87,7 @@ func (tx *Tx) Used() (bool, error) {
 // LastLogged is the position of the newest batch in the database: nil when that
 // is not known, and position 0 when there is none.
 func (tx *Tx) LastLogged() (*ledger.Pos, error) {
-	var key string
-	err := tx.one("SELECT coalesce(max(key), '') FROM log_objects", nil, &key)
+	key, err := tx.LastLogObject()
 	if err == nil && key == "" {
 		var manifest []byte
 		manifest, err = tx.Fact(FactCheckpoint)
@@ -108,6 +108,15 @@ func (tx *Tx) LastLogged() (*ledger.Pos, error) {
 		return nil, fmt.Errorf("read last position: %w", err)
 	}
 	return &pos, nil
+}
+
+// LastLogObject is the key of the newest object of the log that is in the database
+// and in no checkpoint; empty: there is none.
+func (tx *Tx) LastLogObject() (key string, err error) {
+	if err := tx.one("SELECT coalesce(max(key), '') FROM log_objects", nil, &key); err != nil {
+		return "", fmt.Errorf("read last log object: %w", err)
+	}
+	return key, nil
 }
 
 // LogObjects lists the keys of the log's objects that are in the database and in

@@ -51,9 +51,7 @@ func (tx *Tx) IssueToken(t *IssuedToken) error {
 	if err := tx.issueToken(t); err != nil {
 		return fmt.Errorf("list token: %w", err)
 	}
-	tx.records = append(tx.records, ledger.Record{TokenIssued: &ledger.TokenIssued{
-		ID: t.ID, Subject: t.Subject, Policies: t.Policies, Caches: t.Caches, At: t.Issued, Expires: t.Expires,
-	}})
+	tx.records = append(tx.records, issuedRecord(t))
 	return nil
 }
 

@@ -79,16 +79,23 @@ func (tx *Tx) ForgetOldKeys() error {
 
 // recordKeys logs all that a cache has had.
 func (tx *Tx) recordKeys(c *Cache) error {
+	rec, err := tx.keysRecord(c)
+	if err == nil {
+		tx.records = append(tx.records, rec)
+	}
+	return err
+}
+
+func (tx *Tx) keysRecord(c *Cache) (ledger.Record, error) {
 	old, err := tx.OldKeys(c.ID)
 	if err != nil {
-		return err
+		return ledger.Record{}, err
 	}
 	rec := &ledger.KeyRotated{Cache: c.Name, PublicKey: c.PublicKey, At: tx.now}
 	for _, k := range old {
 		rec.Old = append(rec.Old, ledger.OldKey{PublicKey: k.PublicKey, SealedKey: k.SealedKey, RotatedAt: k.RotatedAt, Until: k.Until})
 	}
-	tx.records = append(tx.records, ledger.Record{KeyRotated: rec})
-	return nil
+	return ledger.Record{KeyRotated: rec}, nil
 }
 
 // OldKeys lists the keys that a cache had before its present one, newest first,

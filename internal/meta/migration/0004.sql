@@ -19,3 +19,9 @@ CREATE TABLE waiting (
   why        TEXT NOT NULL,
   PRIMARY KEY (cache, hash)
 ) WITHOUT ROWID;
+
+-- The packs that are in the bucket, while a recovery needs the list.
+CREATE TABLE listed_packs (
+  key  TEXT PRIMARY KEY,
+  size INTEGER NOT NULL
+) WITHOUT ROWID;
