@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"database/sql"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/org/attic-action/internal/blob"
 	"github.com/org/attic-action/internal/blob/blobtest"
+	"github.com/org/attic-action/internal/blob/s3test"
 )
 
 const anAtticChunk = "0190f3c2-7b1e-4f7e-9a63-5d1f0c2b7a90.chunk"
@@ -134,6 +137,37 @@ func TestOtherDirectoriesAreNotTakenForAttics(t *testing.T) {
 	}
 	if isAtticsDirectory(filepath.Join(t.TempDir(), "none")) {
 		t.Error("what is not there is taken for a storage of Attic")
+	}
+}
+
+// The same of a real bucket, by the environment that fly.io sets.
+func TestBucketOfAtticsIsLeftAlone(t *testing.T) {
+	gw := s3test.Start(t)
+	bucket := gw.Bucket(t)
+	write(t, filepath.Join(gw.Root, bucket, anAtticChunk), "chunk")
+	before := snapshot(t, gw.Root)
+	proxy := s3test.StartProxy(t, gw.Endpoint)
+	home := t.TempDir()
+	env := map[string]string{"HOME": home, "FLY_APP_NAME": "cache",
+		"ATTIC_SERVER_TOKEN_HS256_SECRET_BASE64": base64.StdEncoding.EncodeToString(make([]byte, 48))}
+	for _, pair := range s3test.Env(proxy.URL, bucket) {
+		name, value, _ := strings.Cut(pair, "=")
+		env[name] = value
+	}
+	var stderr strings.Builder
+	p := &program{args: []string{"attic-server", "--listen", "127.0.0.1:0"}, stdout: io.Discard, stderr: &stderr,
+		getenv: func(name string) string { return env[name] }}
+	code := p.run(t.Context())
+	if code != 78 || !strings.Contains(stderr.String(), "the bucket "+bucket+" has chunks of Attic; nothing in it was read or touched\nhint: ") {
+		t.Errorf("exit %d, %s", code, stderr.String())
+	}
+	if after := snapshot(t, gw.Root); after != before {
+		t.Errorf("before\n%safter\n%s", before, after)
+	}
+	for _, r := range proxy.Seen() {
+		if r.Method != "GET" && r.Method != "HEAD" || strings.HasSuffix(r.URL.Path, ".chunk") {
+			t.Errorf("it asked the bucket to %s %s", r.Method, r.URL)
+		}
 	}
 }
 

@@ -19,7 +19,7 @@ func (b *builder) unused(s *Server) error {
 		}
 		of := map[string][]key{
 			Local: {{"region", st.Region != nil}, {"bucket", st.Bucket != nil}, {"endpoint", st.Endpoint != nil}, {"credentials", st.Credentials != nil},
-				{"redirect", st.Redirect != nil}, {"cache-bytes", st.CacheBytes != nil}},
+				{"path-style", st.PathStyle != nil}, {"redirect", st.Redirect != nil}, {"cache-bytes", st.CacheBytes != nil}},
 			S3: {{"path", st.Path != nil}},
 		}
 		for _, k := range of[s.Storage.Type] {
