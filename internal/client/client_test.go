@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -352,4 +353,52 @@ func FuzzErrorAnswer(f *testing.F) {
 			t.Errorf("error %q", s)
 		}
 	})
+}
+
+// A server that was deployed with another secret takes no token of before; a new one is worth an attempt, and only one.
+func TestRejectedTokenIsReplacedOnceAtMost(t *testing.T) {
+	for name, c := range map[string]struct {
+		good string // token that the server takes
+		want int    // attempts
+		ok   bool
+	}{"renewed": {"new", 2, true}, "no better": {"none", 2, false}} {
+		var attempts atomic.Int64
+		token := "old"
+		cl := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			attempts.Add(1)
+			if r.Header.Get("Authorization") != "Bearer "+c.good {
+				w.WriteHeader(http.StatusUnauthorized)
+				return
+			}
+			fmt.Fprint(w, "{}")
+		}, func(o *Options) {
+			o.Token = func(context.Context) (string, error) { return token, nil }
+			o.Rejected = func(rejected string) bool {
+				was := token
+				token = "new"
+				return rejected == "old" && was == "old"
+			}
+		})
+		if _, err := cl.CacheConfig(t.Context(), "main"); (err == nil) != c.ok || int(attempts.Load()) != c.want {
+			t.Errorf("%s: %v after %d attempts", name, err, attempts.Load())
+		}
+	}
+}
+
+func TestAnOutageIsToldInOneLine(t *testing.T) {
+	var log bytes.Buffer
+	var left atomic.Int64
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if left.Add(-1) >= 0 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprint(w, "{}")
+	}, func(o *Options) { o.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	for i, c2 := range []struct{ down, lines int }{{2, 0}, {6, 1}, {6, 2}} {
+		left.Store(int64(c2.down))
+		if _, err := c.CacheConfig(t.Context(), "main"); err != nil || strings.Count(log.String(), "\n") != c2.lines {
+			t.Errorf("%d: %v, log\n%s", i, err, &log)
+		}
+	}
 }

@@ -166,6 +166,20 @@ func TestUpstreamPathsAreDeclaredAndLeftOut(t *testing.T) {
 	}
 }
 
+func TestPathsThatARequestLeavesOutAreNotSent(t *testing.T) {
+	s, f := newStore(t), newFake(t)
+	source := s.add("secret-source", s.random(10<<10))
+	top := s.add("top", []byte("x"), source)
+	req := request(top)
+	req.LeaveOut = func(p nix.StorePath) bool { return strings.HasSuffix(p.Name(), "-source") }
+	if res := mustPush(t, s.pusher(f), req); res.Upstream != 1 || res.Pushed != 1 || f.has(source.Hash()) {
+		t.Errorf("result %+v", res)
+	}
+	if got := f.paths[top.Hash()].Upstream; !slices.Equal(got, []string{source.Base()}) {
+		t.Errorf("elsewhere, says top: %v", got)
+	}
+}
+
 func TestNoClosureAsksForReferences(t *testing.T) {
 	s, f := newStore(t), newFake(t)
 	dep := s.add("dep", s.random(1000))
