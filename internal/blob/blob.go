@@ -39,9 +39,10 @@ type Source interface {
 // Getter reads objects.
 type Getter interface {
 	// Get opens n bytes from offset off; n < 0 means to the end. The caller
-	// closes the reader. A missing object is ErrNotFound; a range that begins
-	// or ends past the object's end is ErrRange, either from Get or from Read
-	// before any byte after the end was promised.
+	// closes the reader; ctx has to last as long as it is read. A missing object
+	// is ErrNotFound; a range that begins or ends past the object's end is
+	// ErrRange, either from Get or from Read before any byte after the end was
+	// promised.
 	Get(ctx context.Context, key string, off, n int64) (io.ReadCloser, error)
 }
 

@@ -9,6 +9,7 @@ import (
 	"hash"
 	"io"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -40,6 +41,8 @@ func Suite(t *testing.T, open func(t *testing.T) blob.Store) {
 		{"a deleted key can be put again", testPutAgain},
 		{"what is no key is refused", testBadKeys},
 		{"a large object streams", testLarge},
+		{"many read one object at once", testManyReaders},
+		{"a reader is closed early, and twice", testEarlyClose},
 		{"a source that breaks leaves nothing", testBrokenSource},
 		{"an ended context ends everything", testCancelled},
 		{"a context that ends in the middle leaves nothing", testCancelledMidway},
@@ -347,6 +350,71 @@ func testLarge(t *testing.T, s blob.Store) {
 	}
 	if got, err := get(t, s, "large", off, 1000); err != nil || got != string(want) {
 		t.Errorf("range: wrong bytes or %v", err)
+	}
+}
+
+func testManyReaders(t *testing.T, s blob.Store) {
+	src := pattern{size: 2 << 20}
+	if err := s.Put(t.Context(), "a/b", src); err != nil {
+		t.Fatal(err)
+	}
+	want := make([]byte, src.size)
+	if _, err := src.ReadAt(want, 0); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for i := range int64(24) {
+		wg.Go(func() {
+			off, n := i*50_001, i*30_011+1
+			if got, err := get(t, s, "a/b", off, n); err != nil || got != string(want[off:off+n]) {
+				t.Errorf("%d bytes from %d: wrong bytes, or %v", n, off, err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func testEarlyClose(t *testing.T, s blob.Store) {
+	if err := s.Put(t.Context(), "k", pattern{size: 4 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	for range 50 {
+		r, err := s.Get(t.Context(), "k", 1, -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(r, make([]byte, 10)); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+		_ = r.Close() // whatever it says, it does no harm
+	}
+	put(t, s, "l", "after")
+	wantData(t, s, "l", "after")
+}
+
+// Streams checks that a large object passes without ever being in memory: 64 MiB
+// there and back allocate less than an eighth of that. It is not for stores in memory.
+func Streams(t *testing.T, s blob.Store) {
+	src := pattern{size: 64 << 20}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if err := s.Put(t.Context(), "large", src); err != nil {
+		t.Fatal(err)
+	}
+	r, err := s.Get(t.Context(), "large", 0, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if n, err := io.Copy(io.Discard, r); err != nil || n != src.size {
+		t.Fatalf("%d bytes, %v", n, err)
+	}
+	runtime.ReadMemStats(&after)
+	if n := after.TotalAlloc - before.TotalAlloc; n > 8<<20 {
+		t.Errorf("%d MiB allocated for 64 MiB there and back", n>>20)
 	}
 }
 

@@ -27,6 +27,8 @@ func TestDiskKeepsTheContract(t *testing.T) {
 	blobtest.Suite(t, func(t *testing.T) blob.Store { return open(t, filepath.Join(t.TempDir(), "new", "root")) })
 }
 
+func TestLargeObjectsStream(t *testing.T) { blobtest.Streams(t, open(t, t.TempDir())) }
+
 func TestSecondStoreOnTheSameDirectorySeesEverything(t *testing.T) {
 	root := t.TempDir()
 	if err := open(t, root).Put(t.Context(), "a/b", blob.Bytes([]byte("x"))); err != nil {

@@ -1,6 +1,8 @@
 package s3
 
 import (
+	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,9 +26,31 @@ func open(t *testing.T, o Options) *Store {
 	return s
 }
 
+// The suite runs on a service of yours too, in a bucket that it empties again and again:
+//
+//	ATTIC_TEST_BUCKET=attic-test-1 AWS_ENDPOINT_URL_S3=… AWS_REGION=… AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=… \
+//	go test ./internal/blob/s3 -run 'TestS3KeepsTheContract$'
 func TestS3KeepsTheContract(t *testing.T) {
+	if bucket := os.Getenv("ATTIC_TEST_BUCKET"); bucket != "" {
+		blobtest.Suite(t, func(t *testing.T) blob.Store { return emptied(t, bucket) })
+		return
+	}
 	gw := s3test.Start(t)
 	blobtest.Suite(t, func(t *testing.T) blob.Store { return open(t, options(gw.Endpoint, gw.Bucket(t))) })
+}
+
+// emptied is a bucket of an outside service, without its objects.
+func emptied(t *testing.T, bucket string) *Store {
+	t.Helper()
+	if !strings.HasPrefix(bucket, "attic-test-") {
+		t.Fatalf("the bucket %q is emptied by this test, so its name has to begin with attic-test-", bucket)
+	}
+	s := open(t, Options{Endpoint: os.Getenv("AWS_ENDPOINT_URL_S3"), Region: os.Getenv("AWS_REGION"), Bucket: bucket})
+	err := s.List(t.Context(), "", func(i blob.Info) error { return s.Delete(t.Context(), i.Key) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 func TestS3KeepsTheContractWhenTenPercentFail(t *testing.T) {
@@ -37,4 +61,9 @@ func TestS3KeepsTheContractWhenTenPercentFail(t *testing.T) {
 	if proxy.Counts().Failed == 0 {
 		t.Error("nothing failed")
 	}
+}
+
+func TestLargeObjectsStream(t *testing.T) {
+	gw := s3test.Start(t)
+	blobtest.Streams(t, open(t, options(gw.Endpoint, gw.Bucket(t))))
 }
