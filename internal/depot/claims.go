@@ -2,6 +2,8 @@ package depot
 
 import (
 	"bytes"
+	"crypto/md5"
+	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/sha512"
 	"hash"
@@ -24,8 +26,8 @@ type claim struct {
 	up      *Upload
 	address *nix.ContentAddress // nil when the path claims none
 
-	file   *nar.Contents // of an address that hashes one file: its bytes, as far as they were seen
-	digest hash.Hash     // of file
+	digest hash.Hash     // of what the address hashes, as far as its bytes were seen; nil when nothing can be told
+	file   *nar.Contents // of an address that hashes one file, and not its NAR
 }
 
 // newClaim checks what needs no contents. A content address must be one that the store path follows
@@ -110,17 +112,25 @@ func (c *claim) checkAddress() error {
 }
 
 // contents is a writer for the NAR's bytes, or nil when the address hashes nothing that they would tell.
-func (c *claim) contents() *nar.Contents {
-	if c.address == nil || c.address.Method != nix.Flat && c.address.Method != nix.Text {
-		return nil
+// MD5 and SHA-1 prove little to whoever made the file, and name another file wrongly all the same.
+func (c *claim) contents() io.Writer {
+	if c.address == nil || c.address.Method == nix.Git || c.address.Method == nix.Recursive && c.address.Algorithm == "sha256" {
+		return nil // the latter is the NAR hash, or hashes zeros in place of the path's own name
 	}
 	switch c.address.Algorithm {
+	case "md5":
+		c.digest = md5.New()
+	case "sha1":
+		c.digest = sha1.New()
 	case "sha256":
 		c.digest = sha256.New()
 	case "sha512":
 		c.digest = sha512.New()
-	default: // MD5 and SHA-1 prove nothing
+	default:
 		return nil
+	}
+	if c.address.Method == nix.Recursive {
+		return c.digest
 	}
 	c.file = &nar.Contents{To: c.digest}
 	return c.file
@@ -128,34 +138,34 @@ func (c *claim) contents() *nar.Contents {
 
 // tee writes to all of to, and to contents where the address needs them.
 func (c *claim) tee(to ...io.Writer) io.Writer {
-	if file := c.contents(); file != nil {
-		to = append(to, file)
+	if w := c.contents(); w != nil {
+		to = append(to, w)
 	}
 	return io.MultiWriter(to...)
 }
 
 // checkContents compares the address with the bytes that went into contents.
 func (c *claim) checkContents() error {
-	if c.file != nil && (!c.file.Whole() || !bytes.Equal(c.digest.Sum(nil), c.address.Digest)) {
-		return badRequest("%s: its contents are not what its content address %s says", c.up.Path, c.up.CA)
+	if c.digest != nil && (c.file != nil && !c.file.Whole() || !bytes.Equal(c.digest.Sum(nil), c.address.Digest)) {
+		return c.wrongContents()
 	}
 	return nil
 }
 
-// checkLiterals is checkContents for a NAR that lies in its piece list.
-func (c *claim) checkLiterals(l layout) error {
-	file := c.contents()
-	if file == nil {
+func (c *claim) wrongContents() error {
+	return badRequest("%s: its contents are not what its content address %s says", c.up.Path, c.up.CA)
+}
+
+// checkArrived compares the address of a file with what was hashed when the NAR's packs arrived, or
+// lies in its piece list. A NAR that nobody hashed is not read again for it.
+func (c *claim) checkArrived(asm *assembly) error {
+	if c.address == nil || c.address.Method != nix.Flat && c.address.Method != nix.Text || !asm.verified {
 		return nil
 	}
-	for _, s := range l {
-		if s.kind != literalSpan {
-			c.file = nil // in packs: their bytes are not read again
-			return nil
-		}
-		_, _ = file.Write(s.literal) // never fails
+	if digest, known := asm.arrived.digest(c.address.Algorithm); known && !bytes.Equal(digest, c.address.Digest) {
+		return c.wrongContents()
 	}
-	return c.checkContents()
+	return nil
 }
 
 // checkSigner holds a cache to the keys that its paths must be signed by. What is signed is the NAR

@@ -3,10 +3,15 @@ package depot
 import (
 	"bytes"
 	"context"
+	"crypto/md5"
 	"crypto/rand"
+	"crypto/sha1"
 	"crypto/sha256"
+	"crypto/sha512"
 	"errors"
 	"fmt"
+	"hash"
+	mathrand "math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +23,7 @@ import (
 	"github.com/org/attic-action/internal/meta"
 	"github.com/org/attic-action/internal/nar"
 	"github.com/org/attic-action/internal/nix"
+	"github.com/org/attic-action/internal/pack"
 )
 
 // addressed is a file as Nix would add it to its store by a content address.
@@ -35,12 +41,16 @@ func addressed(t *testing.T, method nix.Method, content string, refs ...string) 
 	if method == nix.Recursive {
 		sum = sha256.Sum256(dump.Bytes())
 	}
-	ca := fmt.Sprintf("%s:sha256:%s", method, nix.EncodeBase32(sum[:]))
+	return withAddress(t, fmt.Sprintf("%s:sha256:%s", method, nix.EncodeBase32(sum[:])), dump.Bytes(), refs...)
+}
+
+func withAddress(t *testing.T, ca string, data []byte, refs ...string) testNAR {
+	t.Helper()
 	parsed, err := nix.ParseContentAddress(ca)
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := testNAR{data: dump.Bytes(), refs: refs, ca: ca}
+	n := testNAR{data: data, refs: refs, ca: ca}
 	if n.path, err = parsed.StorePath(nix.StoreDir, "f", refs, false); err != nil {
 		t.Fatal(err)
 	}
@@ -114,6 +124,100 @@ func TestForgedContentAddressIsRefused(t *testing.T) {
 		h := newHouse(t)
 		wantBad(t, name+", stock", h.ingest(h.a, n))
 		wantBad(t, name+", ours", h.commitErr(h.a, n))
+	}
+}
+
+// The same for a file that arrives in own packs, one or several: they are hashed on arrival, and the address is
+// held to it at the commit.
+func TestForgedContentAddressIsRefusedForOwnPacks(t *testing.T) {
+	random := mathrand.NewChaCha8([32]byte{3})
+	content := make([]byte, 400_001)
+	_, _ = random.Read(content)
+	good := addressed(t, nix.Flat, string(content))
+	program := bytes.Clone(good.data) // the same file, which may be executed: its flat hash is another thing to Nix
+	program = bytes.Replace(program, []byte("\x08\x00\x00\x00\x00\x00\x00\x00contents"), []byte("\x0a\x00\x00\x00\x00\x00\x00\x00executable\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x08\x00\x00\x00\x00\x00\x00\x00contents"), 1)
+	other := bytes.Clone(good.data)
+	other[300_000] ^= 1
+	long := sha512.Sum512(content)
+	sha512CA := "fixed:sha512:" + nix.EncodeBase32(long[:])
+	wrong512 := "fixed:sha512:" + nix.EncodeBase32(append([]byte{long[0] ^ 1}, long[1:]...))
+	for name, c := range map[string]struct {
+		n   testNAR
+		bad bool
+	}{
+		"flat":             {good, false},
+		"text":             {addressed(t, nix.Text, string(content)), false},
+		"sha512":           {withAddress(t, sha512CA, good.data), false},
+		"other contents":   {withAddress(t, good.ca, other), true},
+		"text of others":   {withAddress(t, "text:"+strings.TrimPrefix(good.ca, "fixed:"), other), true},
+		"a program":        {withAddress(t, good.ca, program), true},
+		"another sha512":   {withAddress(t, wrong512, good.data), true},
+		"not a file's NAR": {withAddress(t, good.ca, newNAR(t, "x", 400_000, 0).data), true},
+	} {
+		for _, packs := range []int{1, 3} {
+			h := newHouse(t)
+			pieces, raws, list := h.cut(c.n)
+			var after *[32]byte
+			for i := range packs {
+				from, to := i*len(pieces)/packs, (i+1)*len(pieces)/packs
+				name, file := h.packed(pack.FlagOwn, pieces[from:to], raws[from:to])
+				if err := h.put(h.a, after, name, file); err != nil {
+					t.Fatal(err)
+				}
+				after = &name
+			}
+			_, err := h.CommitPaths(t.Context(), h.a, items(api.PathItem{Header: c.n.header(), Pieces: list}))
+			if c.bad {
+				wantBad(t, fmt.Sprintf("%s, %d packs", name, packs), err)
+			} else if err != nil || h.path(h.a, c.n).CA != c.n.ca || !h.narRow(h.a, c.n).Verified {
+				t.Errorf("%s, %d packs: %v, %+v", name, packs, err, h.path(h.a, c.n))
+			}
+		}
+	}
+}
+
+// What passes by is hashed, whatever the algorithm: an old one is no reason to pass another file for it.
+func TestForgedContentAddressOfEveryAlgorithmIsRefused(t *testing.T) {
+	file, evil := addressed(t, nix.Flat, "good"), addressed(t, nix.Flat, "evil")
+	for prefix, h := range map[string]hash.Hash{
+		"fixed:md5:": md5.New(), "fixed:sha1:": sha1.New(), "fixed:sha512:": sha512.New(),
+		"fixed:r:md5:": md5.New(), "fixed:r:sha1:": sha1.New(), "fixed:r:sha512:": sha512.New(),
+	} {
+		if strings.HasPrefix(prefix, "fixed:r:") {
+			h.Write(file.data)
+		} else {
+			h.Write([]byte("good"))
+		}
+		house := newHouse(t)
+		ca := prefix + nix.EncodeBase32(h.Sum(nil))
+		if err := house.ingest(house.a, withAddress(t, ca, file.data)); err != nil {
+			t.Errorf("%s: %v", ca, err)
+		}
+		wantBad(t, ca, house.ingest(house.b, withAddress(t, ca, evil.data)))
+	}
+}
+
+// Without a proof of possession nobody has seen the bytes that a flat address hashes.
+func TestContentAddressWithoutProofIsLeftOut(t *testing.T) {
+	h := newHouse(t)
+	evil := addressed(t, nix.Flat, "evil")
+	if err := h.ingest(h.a, evil); err != nil {
+		t.Fatal(err)
+	}
+	forged := addressed(t, nix.Flat, "good")
+	forged.data = evil.data
+	if _, err := h.Ingest(t.Context(), h.a, forged.upload(), strings.NewReader(""), false); err != nil {
+		t.Fatal(err)
+	}
+	if p := h.path(h.a, forged); p.CA != "" {
+		t.Errorf("the path has the address %s of other contents", p.CA)
+	}
+	recursive := addressed(t, nix.Recursive, "evil") // its digest is the NAR hash by which the NAR was found
+	if _, err := h.Ingest(t.Context(), h.a, recursive.upload(), strings.NewReader(""), false); err != nil {
+		t.Fatal(err)
+	}
+	if p := h.path(h.a, recursive); p.CA != recursive.ca {
+		t.Errorf("the address %s was left out", recursive.ca)
 	}
 }
 

@@ -109,7 +109,7 @@ func (d *Depot) commit(tx *meta.Tx, s Scope, batch []*item) ([]api.PathResult, e
 		if err != nil {
 			return nil, err
 		}
-		if err := it.claim.checkLiterals(asm.layout); err != nil {
+		if err := it.claim.checkArrived(asm); err != nil {
 			return nil, err
 		}
 		if results[i].Result, err = d.keep(tx, s, *it.claim.up, asm, it.list); err != nil {

@@ -93,6 +93,9 @@ func (d *Depot) deduplicate(ctx context.Context, s Scope, c *claim, nar *meta.NA
 		}
 	}
 	up := *c.up
+	if !requireProof && c.contents() != nil {
+		up.CA = "" // of bytes that were not shown; clients would believe it
+	}
 	up.NARSize = nar.Size // without proof the claim may be wrong; what is stored is right
 	return done, d.update(ctx, s, func(tx *meta.Tx) error { return d.link(tx, s, up, nar) })
 }
@@ -200,7 +203,7 @@ func (d *Depot) ingestNew(ctx context.Context, s Scope, c *claim, body io.Reader
 		return IngestResult{}, err
 	}
 	defer release()
-	in := &ingestion{depot: d, ctx: ctx, scope: s, size: int64(up.NARSize), own: up.NARSize >= ownPackMin, narState: sha256.New()}
+	in := &ingestion{depot: d, ctx: ctx, scope: s, size: int64(up.NARSize), own: up.NARSize >= ownPackMin, narState: newNARState()}
 	defer in.close()
 	hashes := []string{up.Path.Hash()}
 	for _, ref := range up.References {

@@ -3,7 +3,6 @@ package depot
 import (
 	"context"
 	"fmt"
-	"hash"
 	"io"
 
 	"github.com/org/attic-action/internal/chunk"
@@ -40,7 +39,7 @@ type ingestion struct {
 
 	own      bool
 	prev     int64     // the own pack before the current one
-	narState hash.Hash // after all that is in own packs
+	narState *narState // after all that is in own packs
 	file     *spool.File
 	writer   *pack.Writer
 	entries  []pack.Entry // in the current pack, to leave the own form
@@ -138,7 +137,7 @@ func (in *ingestion) pack(p pendingPiece, data []byte, known bool) error {
 		return err
 	}
 	if in.own {
-		in.narState.Write(data)
+		_, _ = in.narState.Write(data) // never fails
 	}
 	return nil
 }

@@ -4,11 +4,9 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 
 	"github.com/org/attic-action/internal/api"
@@ -83,8 +81,8 @@ func receive(file *spool.File, name [32]byte, size int64, body io.Reader) error 
 }
 
 // previous finds the own pack that this one goes on from, and the NAR hash's state after it.
-func (d *Depot) previous(ctx context.Context, s Scope, after *[32]byte) (id int64, state hash.Hash, err error) {
-	state = sha256.New()
+func (d *Depot) previous(ctx context.Context, s Scope, after *[32]byte) (id int64, state *narState, err error) {
+	state = newNARState()
 	if after == nil {
 		return 0, state, nil
 	}
@@ -99,14 +97,14 @@ func (d *Depot) previous(ctx context.Context, s Scope, after *[32]byte) (id int6
 	if err != nil {
 		return 0, nil, fmt.Errorf("find previous pack: %w", err)
 	}
-	if err := state.(encoding.BinaryUnmarshaler).UnmarshalBinary(prev.NARState); err != nil {
+	if err := state.UnmarshalBinary(prev.NARState); err != nil {
 		return 0, nil, fmt.Errorf("read NAR state of pack %d: %w", prev.ID, err)
 	}
 	return prev.ID, state, nil
 }
 
-// verifyPack checks the index and every span, and carries the NAR hash over an own pack's bytes.
-func (d *Depot) verifyPack(ctx context.Context, file *spool.File, size int64, state hash.Hash) (*pack.Index, error) {
+// verifyPack checks the index and every span, and carries the NAR's hashes over an own pack's bytes.
+func (d *Depot) verifyPack(ctx context.Context, file *spool.File, size int64, state *narState) (*pack.Index, error) {
 	ix, err := pack.ReadIndex(file, size)
 	if err != nil {
 		return nil, badRequest("%v", err)
@@ -114,7 +112,7 @@ func (d *Depot) verifyPack(ctx context.Context, file *spool.File, size int64, st
 	own := ix.Flags&pack.FlagOwn != 0
 	err = pack.Verify(io.NewSectionReader(file, 0, ix.DataSize()), ix, d.decoder, func(_ int, _ pack.Entry, raw []byte) error {
 		if own {
-			state.Write(raw)
+			_, _ = state.Write(raw) // never fails
 		}
 		return ctx.Err() // a pack may unfold to 64 GiB, which is minutes of work for nobody
 	})
@@ -131,7 +129,7 @@ func (d *Depot) verifyPack(ctx context.Context, file *spool.File, size int64, st
 type stored struct {
 	name  [32]byte
 	index *pack.Index
-	state hash.Hash // of an own pack: the NAR hash after its bytes
+	state *narState // of an own pack: the NAR's hashes after its bytes
 	prev  int64     // of an own pack: the one before it, 0 for the first
 }
 
@@ -145,7 +143,7 @@ func (d *Depot) storePack(ctx context.Context, s Scope, file blob.Source, p stor
 		Index:  d.rows.encode(p.index.Encode()),
 	}
 	if row.Own {
-		state, err := p.state.(encoding.BinaryMarshaler).MarshalBinary()
+		state, err := p.state.MarshalBinary()
 		if err != nil {
 			return nil, fmt.Errorf("keep NAR state: %w", err)
 		}

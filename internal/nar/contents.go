@@ -3,6 +3,7 @@ package nar
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"io"
 )
 
@@ -68,3 +69,31 @@ func (c *Contents) Whole() bool {
 	size := binary.LittleEndian.Uint64(c.head[len(fileHead):])
 	return bytes.Equal(c.tail, appendStrings(make([]byte, -size&7), ")"))
 }
+
+// AppendState appends to b what RestoreState goes on from, To left out.
+func (c *Contents) AppendState(b []byte) []byte {
+	if c.wrong {
+		return append(b, 1)
+	}
+	b = append(b, 0, byte(len(c.head)), byte(len(c.tail)))
+	b = append(append(b, c.head...), c.tail...)
+	return binary.LittleEndian.AppendUint64(b, c.left)
+}
+
+// RestoreState puts c where another one was. Bytes that AppendState did not write are ErrFormat.
+func (c *Contents) RestoreState(b []byte) error {
+	if len(b) == 1 && b[0] == 1 {
+		c.Spoil()
+		return nil
+	}
+	if len(b) < 3 || b[0] != 0 || len(b) != 3+int(b[1])+int(b[2])+8 || int(b[1]) > len(fileHead)+8 || int(b[2]) > maxTail {
+		return fmt.Errorf("restore contents: %w", ErrFormat)
+	}
+	head, rest := b[3:3+b[1]], b[3+b[1]:]
+	c.head, c.tail, c.wrong = bytes.Clone(head), bytes.Clone(rest[:b[2]]), false
+	c.left = binary.LittleEndian.Uint64(rest[b[2]:])
+	return nil
+}
+
+// Spoil makes c one that has seen something else than a file.
+func (c *Contents) Spoil() { c.wrong, c.head, c.tail = true, nil, nil }

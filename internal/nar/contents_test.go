@@ -28,6 +28,11 @@ func TestContentsAreTheFilesBytes(t *testing.T) {
 					t.Errorf("%d bytes by %d: whole before its end", size, step)
 				}
 				c.Write(b[:min(step, len(b))])
+				again := &Contents{To: h} // as when the next pack comes
+				if err := again.RestoreState(c.AppendState(nil)); err != nil {
+					t.Fatal(err)
+				}
+				c = again
 			}
 			if !c.Whole() || [32]byte(h.Sum(nil)) != sha256.Sum256(want) {
 				t.Errorf("%d bytes by %d: whole %v, or other contents", size, step, c.Whole())
@@ -51,8 +56,28 @@ func TestContentsOfOtherObjectsAreNone(t *testing.T) {
 		if err := Dump(c, path); err != nil {
 			t.Fatal(err)
 		}
-		if c.Whole() {
+		again := &Contents{To: sha256.New()}
+		if err := again.RestoreState(c.AppendState(nil)); err != nil {
+			t.Fatal(err)
+		}
+		if c.Whole() || again.Whole() {
 			t.Errorf("%s was taken for a file that is not executable", path)
 		}
 	}
+}
+
+func FuzzRestoreState(f *testing.F) {
+	f.Add([]byte{1})
+	f.Add((&Contents{head: fileHead, tail: []byte{0, 0}, left: 5}).AppendState(nil))
+	f.Fuzz(func(t *testing.T, state []byte) {
+		c := &Contents{To: sha256.New()}
+		if c.RestoreState(state) != nil {
+			return
+		}
+		if again := c.AppendState(nil); !bytes.Equal(again, state) {
+			t.Errorf("%x became %x", state, again)
+		}
+		c.Write(make([]byte, 100)) // must not panic
+		c.Whole()
+	})
 }
