@@ -51,8 +51,9 @@ func (w *watch) end() {
 	w.cancel(nil)
 }
 
-// retry makes attempts until one succeeds, fails for good, the next one would
-// begin after patience, or ctx ends. Each has a context of its own, which is over
+// retry makes attempts until one succeeds or fails for good, ctx ends, or it is
+// patience since the first one failed: an upload that took long before it broke is
+// tried again, too. Each has a context of its own, which is over
 // when the attempt is.
 func (s *Store) retry(ctx context.Context, patience time.Duration, once func(context.Context, *watch) error) error {
 	return s.retryOpen(ctx, patience, func(ctx context.Context, w *watch) error {
@@ -64,7 +65,7 @@ func (s *Store) retry(ctx context.Context, patience time.Duration, once func(con
 // retryOpen leaves the watch of the attempt that succeeded running, for a body
 // that is still to be read.
 func (s *Store) retryOpen(ctx context.Context, patience time.Duration, once func(context.Context, *watch) error) error {
-	begun := time.Now()
+	var failed time.Time
 	for n := 0; ; n++ {
 		err := s.attempt(ctx, once)
 		if err == nil {
@@ -77,7 +78,10 @@ func (s *Store) retryOpen(ctx context.Context, patience time.Duration, once func
 		if !again {
 			return err
 		}
-		if time.Since(begun)+pause > patience {
+		if n == 0 {
+			failed = time.Now()
+		}
+		if time.Since(failed)+pause > patience {
 			return fmt.Errorf("%w (attempt %d, given up)", err, n+1)
 		}
 		if err := sleep(ctx, pause); err != nil {

@@ -64,8 +64,8 @@ type Options struct {
 	// PathStyle puts the bucket into the path of URLs (true) or before the host
 	// (false). Nil chooses: see pathStyle.
 	PathStyle *bool
-	// Patience is how long an operation is tried again, and Stall how long a
-	// request may go without a byte. Zero means 90 and 30 seconds.
+	// Patience is how long an operation is tried again after it failed first, and
+	// Stall how long a request may go without a byte. Zero means 90 and 30 seconds.
 	Patience time.Duration
 	Stall    time.Duration
 

@@ -1,6 +1,8 @@
 package s3
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -10,6 +12,27 @@ import (
 	"github.com/org/attic-action/internal/blob/blobtest"
 	"github.com/org/attic-action/internal/blob/s3test"
 )
+
+// gateway is the S3 server of all tests of the package; each has buckets of its own.
+var gateway *s3test.Gateway
+
+func TestMain(m *testing.M) {
+	os.Exit(withGateway(m.Run))
+}
+
+func withGateway(run func() int) int {
+	dir, err := os.MkdirTemp("", "attic-s3-")
+	if err == nil {
+		defer os.RemoveAll(dir)
+		gateway, err = s3test.Run(context.Background(), dir)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "s3:", err)
+		return 1
+	}
+	defer gateway.Close()
+	return run()
+}
 
 // options of a bucket of the tests' server.
 func options(endpoint, bucket string) Options {
@@ -35,8 +58,7 @@ func TestS3KeepsTheContract(t *testing.T) {
 		blobtest.Suite(t, func(t *testing.T) blob.Store { return emptied(t, bucket) })
 		return
 	}
-	gw := s3test.Start(t)
-	blobtest.Suite(t, func(t *testing.T) blob.Store { return open(t, options(gw.Endpoint, gw.Bucket(t))) })
+	blobtest.Suite(t, func(t *testing.T) blob.Store { return open(t, options(gateway.Endpoint, gateway.Bucket(t))) })
 }
 
 // emptied is a bucket of an outside service, without its objects.
@@ -54,16 +76,14 @@ func emptied(t *testing.T, bucket string) *Store {
 }
 
 func TestS3KeepsTheContractWhenTenPercentFail(t *testing.T) {
-	gw := s3test.Start(t)
-	proxy := s3test.StartProxy(t, gw.Endpoint)
+	proxy := s3test.StartProxy(t, gateway.Endpoint)
 	proxy.Set(s3test.Faults{Fail: 0.1})
-	blobtest.Suite(t, func(t *testing.T) blob.Store { return open(t, options(proxy.URL, gw.Bucket(t))) })
+	blobtest.Suite(t, func(t *testing.T) blob.Store { return open(t, options(proxy.URL, gateway.Bucket(t))) })
 	if proxy.Counts().Failed == 0 {
 		t.Error("nothing failed")
 	}
 }
 
 func TestLargeObjectsStream(t *testing.T) {
-	gw := s3test.Start(t)
-	blobtest.Streams(t, open(t, options(gw.Endpoint, gw.Bucket(t))))
+	blobtest.Streams(t, open(t, options(gateway.Endpoint, gateway.Bucket(t))))
 }

@@ -34,8 +34,7 @@ type far struct {
 
 func openFar(t *testing.T, change ...func(*Options)) *far {
 	t.Helper()
-	gw := s3test.Start(t)
-	f := &far{gw: gw, proxy: s3test.StartProxy(t, gw.Endpoint), bucket: gw.Bucket(t)}
+	f := &far{gw: gateway, proxy: s3test.StartProxy(t, gateway.Endpoint), bucket: gateway.Bucket(t)}
 	o := options(f.proxy.URL, f.bucket)
 	for _, c := range change {
 		c(&o)
@@ -576,8 +575,7 @@ func TestMachineWithoutCredentialsSaysSo(t *testing.T) {
 	}
 	t.Setenv("AWS_ACCESS_KEY_ID", s3test.AccessKeyID)
 	t.Setenv("AWS_SECRET_ACCESS_KEY", s3test.SecretAccessKey)
-	gw := s3test.Start(t)
-	o.Endpoint, o.Bucket = gw.Endpoint, gw.Bucket(t)
+	o.Endpoint, o.Bucket = gateway.Endpoint, gateway.Bucket(t)
 	if err := open(t, o).Check(t.Context()); err != nil {
 		t.Errorf("with credentials of the environment: %v", err)
 	}
