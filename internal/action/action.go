@@ -137,7 +137,7 @@ func (r *run) all(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	jobs, err := r.sort(ctx, hosts, settings.Systems)
+	jobs, err := r.sort(ctx, hosts, settings)
 	switch {
 	case err != nil:
 		return err

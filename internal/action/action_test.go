@@ -25,14 +25,15 @@ import (
 
 // fakeNix is a flake in memory on an x86_64-linux machine. A host builds if its name holds no "broken".
 type fakeNix struct {
-	hosts    map[string]string   // name → system; "" does not evaluate
-	others   map[string][]string // names by path, "packages.x86_64-linux"
-	version  nixcli.Version
-	missing  error
-	ignored  []string
-	netrc    string
-	built    []string
-	building func(drv string)
+	hosts              map[string]string   // name → system; "" does not evaluate
+	others             map[string][]string // names by path, "packages.x86_64-linux"
+	version            nixcli.Version
+	missing            error
+	ignored            []string
+	netrc              string
+	substituters, keys []string
+	built              []string
+	building           func(drv string)
 }
 
 func (n *fakeNix) Version(context.Context) (nixcli.Version, error) { return n.version, n.missing }
@@ -92,7 +93,8 @@ func (n *fakeNix) Build(_ context.Context, drv, _ string, log io.Writer) (nix.St
 }
 
 func (n *fakeNix) Settings(context.Context) (nixcli.Settings, error) {
-	return nixcli.Settings{System: "x86_64-linux", Systems: []string{"x86_64-linux", "i686-linux"}, Netrc: n.netrc}, nil
+	return nixcli.Settings{System: "x86_64-linux", Systems: []string{"x86_64-linux", "i686-linux"}, Netrc: n.netrc,
+		Substituters: n.substituters, Keys: n.keys}, nil
 }
 
 // fakeCache has whatever it is told.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/org/attic-action/internal/client"
@@ -61,37 +62,50 @@ func (c *Remote) Config(ctx context.Context) (*client.Config, error) {
 	return c.Client.CacheConfig(ctx, c.Name)
 }
 
-// closureMax is how many paths are asked about at once.
-const closureMax = 1000
+// closureMax is how many paths are asked about at once. A server may say that they are too many together; then half of
+// them are.
+const closureMax = 500
 
 // Complete asks about whole closures. Where a server can't tell, because it is a stock one, or because the token may not
 // push, nothing is complete.
 func (c *Remote) Complete(ctx context.Context, paths []nix.StorePath) (map[nix.StorePath]bool, error) {
 	complete := map[nix.StorePath]bool{}
-	byHash := map[string]nix.StorePath{}
-	for len(paths) > 0 {
-		n := min(len(paths), closureMax)
-		hashes := make([]string, n)
-		for i, path := range paths[:n] {
-			hashes[i] = path.Hash()
-			byHash[path.Hash()] = path
-		}
-		paths = paths[n:]
-		answer, err := c.Client.Closure(ctx, c.Name, hashes)
-		switch client.Status(err) {
-		case 401, 403, 404, 405:
-			return map[nix.StorePath]bool{}, nil
-		}
-		if err != nil {
+	for some := range slices.Chunk(paths, closureMax) {
+		if err := c.complete(ctx, some, complete); err != nil {
 			return nil, err
-		}
-		for _, hash := range answer.Complete {
-			if path, ok := byHash[hash]; ok {
-				complete[path] = true
-			}
 		}
 	}
 	return complete, nil
+}
+
+func (c *Remote) complete(ctx context.Context, paths []nix.StorePath, complete map[nix.StorePath]bool) error {
+	hashes := make([]string, len(paths))
+	byHash := map[string]nix.StorePath{}
+	for i, path := range paths {
+		hashes[i] = path.Hash()
+		byHash[path.Hash()] = path
+	}
+	answer, err := c.Client.Closure(ctx, c.Name, hashes)
+	switch status := client.Status(err); {
+	case status == 401, status == 403, status == 404, status == 405:
+		return nil
+	case status == 400 && len(paths) > 1:
+		half := len(paths) / 2
+		if err := c.complete(ctx, paths[:half], complete); err != nil {
+			return err
+		}
+		return c.complete(ctx, paths[half:], complete)
+	case status == 400: // it is too large even alone
+		return nil
+	case err != nil:
+		return err
+	}
+	for _, hash := range answer.Complete {
+		if path, ok := byHash[hash]; ok {
+			complete[path] = true
+		}
+	}
+	return nil
 }
 
 // Pin is not spoken by the client yet.

@@ -24,13 +24,14 @@ import (
 type fakeServer struct {
 	mu       sync.Mutex
 	calls    int
-	ids      int      // ID tokens given
-	subjects []string // ID tokens exchanged
-	scopes   []string // asked for
-	grants   string   // scope of the answers
-	ref      string   // claim; empty: refs/heads/main
-	audience string   // announced; empty: the server's own URL
-	config   string   // in place of the configuration
+	ids      int               // ID tokens given
+	subjects []string          // ID tokens exchanged
+	scopes   []string          // asked for
+	grants   string            // scope of the answers
+	other    http.RoundTripper // for all other hosts
+	ref      string            // claim; empty: refs/heads/main
+	audience string            // announced; empty: the server's own URL
+	config   string            // in place of the configuration
 	endpoint string
 	refuse   string // body of a 400
 	broken   []int  // statuses of the first exchanges; 0 is a lost connection
@@ -50,6 +51,8 @@ func (f *fakeServer) RoundTrip(q *http.Request) (*http.Response, error) {
 		return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body)), Request: q}, nil
 	}
 	switch {
+	case f.other != nil && !strings.HasSuffix(q.URL.Host, ".example"):
+		return f.other.RoundTrip(q)
 	case q.URL.Host == "github.example":
 		f.ids++
 		f.asked = q.URL.Query().Get("audience")

@@ -16,10 +16,12 @@ type job struct {
 	host nixcli.Host
 	row  *report.Host
 	path nix.StorePath // of what is built, or will be
+
+	upstream bool // it is on another cache, so there is nothing to pin here
 }
 
 // sort says of each host what is known before anything is built. Rows are in the order of hosts.
-func (r *run) sort(ctx context.Context, hosts []nixcli.Host, systems []string) ([]*job, error) {
+func (r *run) sort(ctx context.Context, hosts []nixcli.Host, settings nixcli.Settings) ([]*job, error) {
 	r.report.Hosts = make([]report.Host, len(hosts))
 	jobs := make([]*job, len(hosts))
 	for i, h := range hosts {
@@ -32,11 +34,11 @@ func (r *run) sort(ctx context.Context, hosts []nixcli.Host, systems []string) (
 			r.fail(row, h.Err)
 		case r.in.Matrix && len(r.in.Runners[h.System]) == 0:
 			r.skip(row, fmt.Sprintf("no runner is known for %s; the input runners names one", h.System))
-		case !r.in.Matrix && !slices.Contains(systems, h.System):
-			r.skip(row, fmt.Sprintf("it is built on %s, and this machine builds for %s", h.System, named(systems)))
+		case !r.in.Matrix && !slices.Contains(settings.Systems, h.System):
+			r.skip(row, fmt.Sprintf("it is built on %s, and this machine builds for %s", h.System, named(settings.Systems)))
 		}
 	}
-	return jobs, r.skipCached(ctx, jobs)
+	return jobs, r.skipCached(ctx, jobs, settings)
 }
 
 func (a *Action) skip(row *report.Host, reason string) {
@@ -44,32 +46,46 @@ func (a *Action) skip(row *report.Host, reason string) {
 	a.Runner.Notice(row.Name+" skipped", row.Name+": "+reason)
 }
 
-// skipCached finds the hosts whose whole closure is on the cache. That a toplevel is there would prove nothing about what
-// it refers to, so the server is asked about closures. Nothing of them is built, nor downloaded.
-func (r *run) skipCached(ctx context.Context, jobs []*job) error {
+// skipCached finds the hosts whose whole closure is on the cache, or upstream. That a toplevel is there would prove nothing
+// about what it refers to, so the server is asked about closures. Nothing of them is built, nor downloaded.
+func (r *run) skipCached(ctx context.Context, jobs []*job, settings nixcli.Settings) error {
 	if !r.in.SkipCached || !r.pushes || r.cache == nil {
 		return nil
 	}
+	complete, err := r.cache.Complete(ctx, outputs(jobs))
+	if err != nil {
+		return err
+	}
+	for _, j := range waiting(jobs) {
+		if complete[j.path] {
+			r.cached(j, "the cache has all of ")
+		}
+	}
+	others := newUpstream(r.Login.HTTP, settings, r.config.UpstreamCacheKeyNames, substituterURL(r.in, r.config)).has(ctx, outputs(jobs))
+	for _, j := range waiting(jobs) {
+		if others[j.path] {
+			j.upstream = true
+			j.row.Reason = "an upstream cache has it"
+			r.cached(j, "an upstream cache has ")
+		}
+	}
+	return nil
+}
+
+func (r *run) cached(j *job, because string) {
+	j.row.Result, j.row.StorePath = report.Cached, j.path.String()
+	r.Runner.Printf("%s: %s%s\n", j.row.Name, because, j.path)
+}
+
+// outputs are what the waiting jobs would build, as far as that is known.
+func outputs(jobs []*job) []nix.StorePath {
 	var paths []nix.StorePath
 	for _, j := range waiting(jobs) {
 		if j.path != (nix.StorePath{}) {
 			paths = append(paths, j.path)
 		}
 	}
-	if len(paths) == 0 {
-		return nil
-	}
-	complete, err := r.cache.Complete(ctx, paths)
-	if err != nil {
-		return err
-	}
-	for _, j := range waiting(jobs) {
-		if complete[j.path] {
-			j.row.Result, j.row.StorePath = report.Cached, j.path.String()
-			r.Runner.Printf("%s: the cache has all of %s\n", j.row.Name, j.path)
-		}
-	}
-	return nil
+	return paths
 }
 
 // waiting are the jobs without a result.

@@ -23,7 +23,7 @@ func (r *run) work(ctx context.Context, jobs []*job) {
 		switch {
 		case j.row.Result == report.Failed:
 			failed.Store(true)
-		case j.row.Result == report.Cached:
+		case j.row.Result == report.Cached && !j.upstream:
 			built <- j // to be pinned
 		case j.row.Result != "":
 		case ctx.Err() != nil:

@@ -500,9 +500,10 @@ func TestSettingsNameAllSystemsThatCanBeBuiltFor(t *testing.T) {
 	writeFile(t, machines, "# none\nssh://mac x86_64-darwin,aarch64-darwin - 4\nssh://own -\n@"+machines+"\n")
 	eachNix(t, func(t *testing.T, n *Nix) {
 		n.ExtraArgs = append(n.ExtraArgs, "--option", "extra-platforms", "riscv64-linux armv7l-linux",
-			"--option", "builders", "ssh://pi aarch64-linux ; @"+machines, "--option", "netrc-file", "/x/netrc")
+			"--option", "builders", "ssh://pi aarch64-linux ; @"+machines, "--option", "netrc-file", "/x/netrc",
+			"--option", "substituters", "https://a.example https://b.example", "--option", "trusted-public-keys", "k:x")
 		s, err := n.Settings(t.Context())
-		if err != nil || s.Systems[0] != s.System || !strings.HasSuffix(s.System, "-"+runtime.GOOS) || s.Netrc != "/x/netrc" {
+		if err != nil || s.Systems[0] != s.System || !strings.HasSuffix(s.System, "-"+runtime.GOOS) || s.Netrc != "/x/netrc" || len(s.Substituters) != 2 || !slices.Equal(s.Keys, []string{"k:x"}) {
 			t.Fatalf("settings %+v, %v", s, err)
 		}
 		for _, want := range []string{"riscv64-linux", "armv7l-linux", "aarch64-linux", "x86_64-darwin", "aarch64-darwin"} {

@@ -18,6 +18,9 @@ type Settings struct {
 	System  string   // that nix builds for, x86_64-linux
 	Systems []string // all that can be built for: System first, then others by emulation or on remote builders
 	Netrc   string   // the netrc file that nix reads, which need not exist
+
+	Substituters []string // URLs
+	Keys         []string // public ones, that nix trusts
 }
 
 // Settings asks nix for its configuration.
@@ -29,7 +32,8 @@ func (n *Nix) Settings(ctx context.Context) (Settings, error) {
 	if raw.System.Value == "" {
 		return Settings{}, errors.New("read nix's settings: there is no system among them")
 	}
-	s := Settings{System: raw.System.Value, Systems: []string{raw.System.Value}, Netrc: raw.Netrc.Value}
+	s := Settings{System: raw.System.Value, Systems: []string{raw.System.Value}, Netrc: raw.Netrc.Value,
+		Substituters: raw.Substituters.Value, Keys: raw.Keys.Value}
 	for _, system := range append(raw.ExtraPlatforms.Value, builderSystems(raw.Builders.Value, os.ReadFile)...) {
 		if !slices.Contains(s.Systems, system) {
 			s.Systems = append(s.Systems, system)
@@ -48,6 +52,8 @@ type rawSettings struct {
 	Builders       struct{ Value string }
 	Netrc          struct{ Value string }   `json:"netrc-file"`
 	ExtraPlatforms struct{ Value []string } `json:"extra-platforms"`
+	Substituters   struct{ Value []string }
+	Keys           struct{ Value []string } `json:"trusted-public-keys"`
 }
 
 // showConfig asks by the command's present name and then, since 2.19 renamed it, by its old one.
