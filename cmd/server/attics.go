@@ -55,12 +55,6 @@ func checkDatabase(ctx context.Context, d config.Database) error {
 	return nil
 }
 
-// isFresh tells whether a server has nothing yet. Attic makes an empty file.
-func isFresh(file string) bool {
-	fi, err := os.Stat(file)
-	return err != nil || fi.Size() == 0
-}
-
 // isAtticsDatabase looks for Attic's tables. Whatever else is wrong with the file,
 // opening it will say.
 func isAtticsDatabase(ctx context.Context, file string) bool {

@@ -127,6 +127,7 @@ func (p *program) listenAndServe(ctx context.Context, cfg *config.Server, log *s
 	}
 	st.memory.apply(p.getenv, log)
 	defer serveAdmin(ctx, cfg, st, log)()
+	defer st.startLater(ctx)()
 	defer st.startChores(ctx, log)()
 	p.welcome(cfg, ln.Addr())
 	if p.listening != nil {

@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"time"
@@ -19,7 +17,6 @@ import (
 	"github.com/org/attic-action/internal/ledger"
 	"github.com/org/attic-action/internal/meta"
 	"github.com/org/attic-action/internal/roots"
-	"github.com/org/attic-action/internal/seal"
 	"github.com/org/attic-action/internal/server"
 	"github.com/org/attic-action/internal/trustbook"
 )
@@ -33,7 +30,8 @@ type stack struct {
 	admin  *admin.Mux
 	issued *issued.Register
 	memory memory
-	near   *near.Cache // of a bucket
+	later  func(context.Context) // what a start need not wait for; nil: nothing
+	near   *near.Cache           // of a bucket
 
 	policies *trustbook.Book
 }
@@ -50,7 +48,6 @@ func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *st
 	if err := refuseAttics(ctx, cfg); err != nil {
 		return nil, err
 	}
-	fresh := isFresh(file)
 	if st.lock, err = lockData(file); err != nil {
 		return nil, err
 	}
@@ -58,31 +55,20 @@ func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *st
 	if err != nil {
 		return nil, err
 	}
-	if err := checkStore(ctx, store); err != nil {
-		return nil, err
-	}
-	if fresh && cfg.Storage.Type == config.S3 {
-		if err := refuseAtticsBucket(ctx, store, cfg.Storage.Bucket); err != nil {
-			return nil, err
-		}
-	}
 	secrets := cfg.Secrets()
 	if len(secrets) == 0 {
 		return nil, configError{hintError{errors.New("only a public key is configured, so nothing protects the caches' signing keys"),
 			"set ATTIC_SERVER_ROOT_KEY to the output of: openssl rand -base64 32"}}
-	}
-	root, err := seal.Load(ctx, store, secrets, rand.Reader)
-	if errors.Is(err, seal.ErrWrongSecret) {
-		return nil, configError{hintError{err, "the token secret changed: give the old one as [[jwt.previous]] of server.toml, or in ATTIC_SERVER_TOKEN_HS256_SECRET_BASE64_PREVIOUS"}}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("load root key: %w", err)
 	}
 	if st.audit, err = openAudit(cfg, log); err != nil {
 		return nil, err
 	}
 	journal := &ledger.Log{Blobs: store, Epoch: 1}
 	if st.db, err = meta.Open(ctx, file, meta.Options{Journal: journal, Log: log, PageCache: st.memory.Database}); err != nil {
+		return nil, err
+	}
+	root, err := st.rootKey(ctx, cfg, store, log)
+	if err != nil {
 		return nil, err
 	}
 	inFlight := budget.New(st.memory.InFlight)
