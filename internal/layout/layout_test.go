@@ -6,7 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -108,4 +111,26 @@ func TestActionLinksNoServer(t *testing.T) {
 		return
 	}
 	t.Fatal("cmd/action is not among the packages")
+}
+
+// A program that can run a template keeps every exported method of everything it links, for templates
+// call methods by name: of the S3 SDK alone that is eight megabytes.
+func TestNoProgramRunsTemplates(t *testing.T) {
+	for _, dir := range []string{"../../cmd", "../../internal"} {
+		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			src, err := os.ReadFile(path)
+			for _, use := range []string{"SetVersionTemplate(", "SetUsageTemplate(", "SetHelpTemplate(", "SetErrPrefixTemplate(", `"text/template"`, `"html/template"`, "MethodByName("} {
+				if strings.Contains(string(src), use) {
+					t.Errorf("%s uses %s", path, use)
+				}
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
 }
