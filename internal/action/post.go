@@ -32,7 +32,11 @@ func Post(ctx context.Context, r *github.Runner, login *Login, home string) erro
 			cancel()
 		}
 	}
-	return errors.Join(os.RemoveAll(dir), unexport(r, home, filepath.Join(dir, "nix.conf"), string(lines)))
+	if err := errors.Join(os.RemoveAll(dir), unexport(r, home, filepath.Join(dir, "nix.conf"), string(lines))); err != nil {
+		return err
+	}
+	r.Printf("removed %s; the cache is no substituter any more\n", dir)
+	return nil
 }
 
 // unexport gives the post steps that follow the configuration that was there before.
