@@ -27,6 +27,7 @@ func adminSocket(cfg *config.Server) string {
 func newAdmin(st *stack, cfg *config.Server) *admin.Mux {
 	m := &admin.Mux{Audit: auditAdmin(st.audit)}
 	tokenVerbs(m, st.issued)
+	createVerb(m, st.server, cfg)
 	rotateVerb(m, st.server)
 	trustVerbs(m, st.policies, cfg)
 	return m

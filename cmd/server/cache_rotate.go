@@ -52,9 +52,11 @@ func rotateVerb(m *admin.Mux, s *server.Server) {
 }
 
 func (p *program) cache() *cobra.Command {
-	cmd := &cobra.Command{Use: "cache", Short: "Rotate the signing keys of caches",
-		RunE: func(*cobra.Command, []string) error { return usageError{errors.New("cache needs rotate-key")} }}
-	cmd.AddCommand(p.rotateKey())
+	cmd := &cobra.Command{Use: "cache", Short: "Make caches, rotate their signing keys",
+		RunE: func(*cobra.Command, []string) error {
+			return usageError{errors.New("no command; there are create and rotate-key")}
+		}}
+	cmd.AddCommand(p.createCache(), p.rotateKey())
 	return cmd
 }
 

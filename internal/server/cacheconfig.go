@@ -1,7 +1,9 @@
 package server
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -125,25 +127,46 @@ func (s *Server) createCache(w http.ResponseWriter, r *http.Request) error {
 	event.Object = "public=" + strconv.FormatBool(in.IsPublic)
 	cache := &meta.Cache{Name: name, Public: in.IsPublic, StoreDir: in.StoreDir,
 		Priority: in.Priority, UpstreamKeys: in.UpstreamCacheKeyNames}
+	if err := s.makeCache(r.Context(), cache, in.Keypair.Text); err != nil {
+		return err
+	}
+	send(w, http.StatusOK, "", nil)
+	return nil
+}
+
+// makeCache makes a cache with a keypair in its text form, or a new one.
+func (s *Server) makeCache(ctx context.Context, cache *meta.Cache, keypair string) error {
 	if err := checkSettings(cache); err != nil {
 		return err
 	}
-	if err := s.keys.setKey(cache, in.Keypair.Text); err != nil {
+	if err := s.keys.setKey(cache, keypair); err != nil {
 		return &statusError{status: http.StatusBadRequest, name: api.RequestError, msg: "The keypair is not valid.", cause: err}
 	}
-	err = s.DB.Update(r.Context(), func(tx *meta.Tx) error {
+	err := s.DB.Update(ctx, func(tx *meta.Tx) error {
 		cache.CreatedAt = tx.Now()
 		return tx.CreateCache(cache)
 	})
 	if errors.Is(err, meta.ErrExists) {
-		return &statusError{status: http.StatusBadRequest, name: api.CacheAlreadyExists, msg: "The cache already exists."}
+		return &statusError{status: http.StatusBadRequest, name: api.CacheAlreadyExists, msg: "The cache already exists.", cause: err}
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		s.caches.forget()
 	}
-	s.caches.forget()
-	send(w, http.StatusOK, "", nil)
-	return nil
+	return err
+}
+
+// CreateCache makes a cache for whoever administers the machine, by its name, Public
+// and Priority; the rest is as the attic client has it. It returns the public key. A name
+// that is taken is meta.ErrExists.
+func (s *Server) CreateCache(ctx context.Context, c meta.Cache) (publicKey string, err error) {
+	if !token.ValidCacheName(c.Name) {
+		return "", fmt.Errorf("%s is no name of a cache", quoteShort(c.Name))
+	}
+	made := &meta.Cache{Name: c.Name, Public: c.Public, Priority: c.Priority, StoreDir: "/nix/store", UpstreamKeys: []string{"cache.nixos.org-1"}}
+	if err := s.makeCache(ctx, made, ""); err != nil {
+		return "", err
+	}
+	return made.PublicKey, nil
 }
 
 // Bounds of a cache's settings: what is stored must not be able to forge lines

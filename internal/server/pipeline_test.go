@@ -55,6 +55,15 @@ func TestLogHoldsNeitherQueriesNorTokens(t *testing.T) {
 	}
 }
 
+func TestHealthChecksStayOutOfTheLog(t *testing.T) {
+	var log bytes.Buffer
+	s := with(func(w http.ResponseWriter, _ *http.Request) error { send(w, 200, "", nil); return nil }, &log)
+	s.Handler().ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
+	if log.Len() != 0 {
+		t.Errorf("log: %s", log.String())
+	}
+}
+
 func TestPanicIsA500AndTheServerGoesOn(t *testing.T) {
 	var log bytes.Buffer
 	w := ask(with(func(http.ResponseWriter, *http.Request) error { panic("a bug") }, &log), "/")

@@ -122,6 +122,9 @@ func (s *Server) logRequest(r *http.Request, w *stream, rec *record, took time.D
 	case w.err != nil || r.Context().Err() != nil:
 		status = statusClientGone
 	}
+	if rec.route == "/" && level == slog.LevelInfo && r.URL.RawQuery == "" && r.Header.Get("Authorization") == "" {
+		level = slog.LevelDebug // a health check: twice a minute, it would be all that a quiet log has
+	}
 	attrs = append(attrs, slog.Int("status", status))
 	s.Log.LogAttrs(context.WithoutCancel(r.Context()), level, "request", attrs...)
 	s.finishEvent(r, w, rec, status)
