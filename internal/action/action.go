@@ -126,7 +126,7 @@ func (r *run) all(ctx context.Context) error {
 	if r.in.Needs != nil {
 		return r.aggregate(ctx)
 	}
-	if r.in.Substitute && r.config != nil {
+	if r.in.Substitute && r.config != nil && r.Runner.InActions() { // elsewhere no post step would take it back
 		defer r.substituteFrom(ctx, r.in, r.config).keep(ctx)()
 	}
 	settings, err := r.Nix.Settings(ctx)
@@ -142,7 +142,7 @@ func (r *run) all(ctx context.Context) error {
 	case err != nil:
 		return err
 	case r.in.Matrix:
-		r.toMatrix(jobs, settings.System)
+		r.toMatrix(ctx, jobs, settings.System)
 	case r.in.DryRun:
 		r.dryRun(ctx, jobs)
 	default:
@@ -202,8 +202,13 @@ func (r *run) connect(ctx context.Context) error {
 		config, err = cache.Config(ctx)
 		return worthAsking(err)
 	})
-	if status := client.Status(err); token == nil && (status == 401 || status == 403 || status == 404) {
+	switch status := client.Status(err); {
+	case token != nil || err == nil || ctx.Err() != nil:
+	case status == 401 || status == 403 || status == 404:
 		r.note("not pulling from the cache", "Nothing was pulled from the cache: it is private, or there is none called "+r.in.Cache+".")
+		return nil
+	default: // there is nothing to push, and building is possible without
+		r.note("not pulling from the cache", "Nothing was pulled from the cache: "+firstLine(err.Error()))
 		return nil
 	}
 	if err != nil {
@@ -283,11 +288,11 @@ func (r *run) choose(ctx context.Context, system string) ([]nixcli.Host, error) 
 	}
 	r.Runner.Group(fmt.Sprintf("Evaluate %d outputs of %s", len(attrs), r.in.Flake))
 	defer r.Runner.EndGroup()
-	hosts, err := evaluate(ctx, r.Nix, r.in.Flake, attrs, r.in.EvalJobs)
-	for _, h := range hosts {
-		if h.Err == nil {
-			r.Runner.Printf("%s (%s): %s\n", h.Name, h.System, h.DrvPath)
+	return evaluate(ctx, r.Nix, r.in.Flake, attrs, r.in.EvalJobs, func(h nixcli.Host) {
+		if h.Err != nil {
+			r.Runner.Printf("%s does not evaluate\n", h.Name) // why is told once, when all others are known
+			return
 		}
-	}
-	return hosts, err
+		r.Runner.Printf("%s (%s): %s\n", h.Name, h.System, h.DrvPath)
+	})
 }

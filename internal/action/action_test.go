@@ -307,13 +307,18 @@ func TestHostileHostNamesDoNoHarm(t *testing.T) {
 		"a::error::x", "::error::x", "x\n::add-mask::a", "x\r::error::y", "##[error]x", "$(id)", "<img src=x onerror=alert(1)>", "a|b`c`",
 		"x\n_GitHubActionsFileCommandDelimeter_\ninjected<<E\nyes\nE", "%0A::error::y", "\x1b[2J",
 	} {
-		for _, state := range []string{"x86_64-linux", "", "aarch64-linux"} {
-			s := newStage(t, map[string]string{name: state})
+		for _, c := range []struct {
+			state, input, cached string
+		}{{"x86_64-linux", "", ""}, {"", "", ""}, {"aarch64-linux", "", ""}, {"x86_64-linux", "", outPath(name)}, {"x86_64-linux", "INPUT_DRY-RUN", ""}, {"x86_64-linux", "INPUT_MATRIX", ""}} {
+			s := newStage(t, map[string]string{name: c.state})
+			s.env[c.input] = "true"
+			s.pusher.complete = []string{c.cached}
+			lost := c.input == "INPUT_MATRIX" && strings.ContainsAny(name, "\r\n")
 			err := s.run(t)
-			if (err != nil) != (state == "") {
+			if (err != nil) != (c.state == "" || lost) {
 				t.Fatalf("%q: %v", name, err)
 			}
-			if got := s.outputs(t); len(got) != len(OutputNames)-2 {
+			if got := s.outputs(t); len(got) != len(OutputNames) && (len(got) != len(OutputNames)-2 || c.input == "INPUT_MATRIX") {
 				t.Errorf("%q: outputs %v", name, got)
 			}
 			for _, c := range s.commands() {

@@ -15,7 +15,7 @@ const queued = "queued"
 
 // toMatrix ends the first job of a matrix: each host that waits gets a job. So does one that does not evaluate, on this
 // machine's kind of runner, for there the red mark belongs.
-func (r *run) toMatrix(jobs []*job, system string) {
+func (r *run) toMatrix(ctx context.Context, jobs []*job, system string) {
 	var some []nixcli.Host
 	for _, j := range jobs {
 		row := j.row
@@ -24,6 +24,8 @@ func (r *run) toMatrix(jobs []*job, system string) {
 			j.host.System = system
 		}
 		switch {
+		case row.Result == report.Cached && !j.upstream:
+			r.pin(ctx, row.Name, j.path) // nobody else will
 		case row.Result != "" && row.Result != report.Failed:
 		case !oneLineName(row.Name):
 			r.fail(row, errors.New("a name with a line break can't be handed to another job"))

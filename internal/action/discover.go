@@ -22,11 +22,12 @@ func Discover(ctx context.Context, n Nix, flake string) ([]nixcli.Host, error) {
 	for i, name := range names {
 		attrs[i] = nixcli.HostAttr(name)
 	}
-	return evaluate(ctx, n, flake, attrs, 0)
+	return evaluate(ctx, n, flake, attrs, 0, func(nixcli.Host) {})
 }
 
-// evaluate evaluates outputs side by side, each in a process of its own: one that throws ends a joint evaluation.
-func evaluate(ctx context.Context, n Nix, flake string, attrs []nixcli.Attr, jobs int) ([]nixcli.Host, error) {
+// evaluate evaluates outputs side by side, each in a process of its own: one that throws ends a joint evaluation. done is
+// told of each, from any goroutine.
+func evaluate(ctx context.Context, n Nix, flake string, attrs []nixcli.Attr, jobs int, done func(nixcli.Host)) ([]nixcli.Host, error) {
 	hosts := make([]nixcli.Host, len(attrs))
 	var g errgroup.Group
 	if jobs == 0 {
@@ -48,6 +49,9 @@ func evaluate(ctx context.Context, n Nix, flake string, attrs []nixcli.Attr, job
 				h.Err = errors.New("it evaluates to no derivation")
 			}
 			hosts[i] = h
+			if ctx.Err() == nil {
+				done(h)
+			}
 			return nil
 		})
 	}

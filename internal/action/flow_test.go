@@ -167,6 +167,18 @@ func TestPrivateCacheWithoutATokenIsLeftAlone(t *testing.T) {
 	}
 }
 
+// A cache is no use to a fork but to save it time, so one that is down does not fail its job.
+func TestForkBuildsWithoutTheServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, map[string]string{"web": "x86_64-linux"})
+		delete(s.env, "ACTIONS_ID_TOKEN_REQUEST_URL")
+		s.pusher.down = 1000
+		if err := s.run(t); err != nil || len(s.nix.built) != 1 || !strings.Contains(s.summary(), "Nothing was pulled from the cache") {
+			t.Errorf("error %v, built %q\n%s", err, s.nix.built, s.summary())
+		}
+	})
+}
+
 // Without a token a public cache is still a substituter.
 func TestForkPullsFromAPublicCache(t *testing.T) {
 	s := newStage(t, map[string]string{"web": "x86_64-linux"})
@@ -348,6 +360,9 @@ func TestMatrixLeavesOutWhatNeedsNoJob(t *testing.T) {
 	s.pusher.complete = []string{outPath("mail")}
 	if err := s.run(t); err != nil || len(s.nix.built) != 0 {
 		t.Fatalf("error %v, built %q", err, s.nix.built)
+	}
+	if want := []string{"acme/infra/main/mail nixos-system 0"}; !slices.Equal(s.pusher.pinned, want) {
+		t.Errorf("pinned %q, want %q: no other job has what is cached", s.pusher.pinned, want)
 	}
 	b, _ := json.Marshal(s.outputs(t)["matrix"])
 	want := `{"include":[` +

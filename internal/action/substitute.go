@@ -106,7 +106,7 @@ func (p *pulls) export(ctx context.Context, file, lines string) error {
 	}
 	ignored, err := p.a.Nix.Ignored(ctx)
 	if err != nil {
-		return err
+		p.a.Runner.Printf("%v\n", err) // a build will tell, if there is anything to tell
 	}
 	if slices.Contains(ignored, p.url) || p.login != nil && slices.Contains(ignored, "netrc-file") {
 		p.a.Runner.Warning("not pulling from the cache", "the Nix daemon ignores substituters that this user sets, so what the cache holds is built again: "+
