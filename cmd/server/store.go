@@ -41,6 +41,9 @@ func checkStore(ctx context.Context, store blob.Store) error {
 	return nil
 }
 
+// spoolStep is how much of the volume an upload is given at a time: many that trickle keep little from others.
+const spoolStep = 4 << 20
+
 // openSpool makes the directory for bytes under way: beside the packs, so that a
 // finished pack is linked and not copied, or beside the database if packs go into
 // a bucket.
@@ -52,5 +55,5 @@ func openSpool(cfg *config.Server) (*spool.Dir, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make spool: %w", err)
 	}
-	return &spool.Dir{Path: dir, Budget: 3 << 30, Reserve: spoolReserve}, nil
+	return &spool.Dir{Path: dir, Budget: 3 << 30, Reserve: spoolReserve, Step: spoolStep}, nil
 }

@@ -176,6 +176,9 @@ func (in *ingestion) leaveOwn() error {
 	if in.writer == nil {
 		return nil
 	}
+	if err := in.file.Room(sharedPackMax + indexRoom); err != nil { // it is written past Write from here on
+		return fmt.Errorf("spool pack: %w", err)
+	}
 	entries := in.entries
 	in.entries = nil
 	in.writer = pack.NewWriter(io.NewOffsetWriter(in.file.OS(), 0), 0)

@@ -52,6 +52,13 @@ func (f Finder) Address(r *http.Request) netip.Addr {
 	return f.forwarded(r.Header.Values("X-Forwarded-For"), peer)
 }
 
+// Direct reports whether the address of a connection is its client's own: not that of a
+// proxy that is known, and not this machine's, where one may be.
+func (f Finder) Direct(a netip.Addr) bool {
+	a = a.Unmap().WithZone("")
+	return f.Header == "" && !f.knows(a) && !a.IsLoopback()
+}
+
 // forwarded goes back along the proxies that are known. The first address that is
 // none of them is the client's: what stands before it, he may have written himself.
 func (f Finder) forwarded(lines []string, at netip.Addr) netip.Addr {

@@ -137,3 +137,21 @@ func FuzzForwarded(f *testing.F) {
 		}
 	})
 }
+
+// Connections are counted by address only where the address is one client's.
+func TestProxiesAreNotDirect(t *testing.T) {
+	proxied := Finder{Proxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
+	for _, c := range []struct {
+		finder  Finder
+		address string
+		want    bool
+	}{
+		{Finder{}, "192.0.2.1", true}, {Finder{}, "::ffff:192.0.2.1", true}, {Finder{}, "127.0.0.1", false}, {Finder{}, "::1", false},
+		{proxied, "10.1.2.3", false}, {proxied, "::ffff:10.1.2.3", false}, {proxied, "192.0.2.1", true},
+		{Finder{Header: FlyHeader}, "192.0.2.1", false},
+	} {
+		if got := c.finder.Direct(netip.MustParseAddr(c.address)); got != c.want {
+			t.Errorf("%+v, %s: %v, want %v", c.finder, c.address, got, c.want)
+		}
+	}
+}

@@ -111,11 +111,11 @@ func TestBodiesAreBounded(t *testing.T) {
 		want                    int
 	}{
 		{"JSON of a stranger", "POST", missing, "", 2<<20 + 1, 413},
-		{"JSON", "POST", missing, h.Root, 64<<20 + 1, 413},
+		{"JSON", "POST", missing, h.Root, 32<<20 + 1, 413},
 		{"hashes of chunks", "POST", "/_api/v1/cache/c/chunks/missing", h.Root, 2<<20 + 1, 413},
-		{"closure", "POST", "/_api/v1/cache/c/closure", h.Root, 64<<20 + 1, 413},
+		{"closure", "POST", "/_api/v1/cache/c/closure", h.Root, 32<<20 + 1, 413},
 		{"pack", "PUT", "/_api/v1/cache/c/packs/" + strings.Repeat("0", 64), h.Root, 96<<20 + 1, 413},
-		{"settings of a cache", "PATCH", "/_api/v1/cache-config/c", h.Root, 64<<20 + 1, 413},
+		{"settings of a cache", "PATCH", "/_api/v1/cache-config/c", h.Root, 32<<20 + 1, 413},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			conn := h.dial(t)

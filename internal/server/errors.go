@@ -117,7 +117,7 @@ func classify(ctx context.Context, err error) *statusError {
 	case errors.Is(err, spool.ErrFull), errors.Is(err, syscall.ENOSPC):
 		return &statusError{status: http.StatusInsufficientStorage, name: api.InsufficientSpace,
 			msg: "The server's disk is full; nothing of this request was kept.", cause: err}
-	case errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, spool.ErrBudget):
 		return &statusError{status: http.StatusServiceUnavailable, name: "Overloaded",
 			msg: "The server was too busy for this request.", retryAfter: 5, cause: err}
 	case errors.Is(err, blob.ErrNotFound):

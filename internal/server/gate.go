@@ -130,7 +130,7 @@ func (g *gate) displace(p, before *place) *place {
 		if q.meter == nil || q.holder != p.holder && g.held[p.holder] > 0 {
 			continue
 		}
-		if waited, cut := q.meter.waiting(); !cut && waited >= longest {
+		if waited, cut := q.meter.waiting(g.patience); !cut && waited >= longest {
 			slowest, longest = q, waited
 		}
 	}

@@ -24,7 +24,7 @@ func silent() *meter {
 	return m
 }
 
-func isCut(m *meter) bool { _, cut := m.waiting(); return cut }
+func isCut(m *meter) bool { _, cut := m.waiting(time.Second); return cut }
 
 // Attack: one token fills every place, and others wait.
 func TestNoHolderHasMoreThanHalfOfTheGate(t *testing.T) {
@@ -147,7 +147,7 @@ func TestMeterForgivesWhoMovesOn(t *testing.T) {
 		for range 100 { // 50 KiB/s
 			m.begin(time.Now(), time.Now())
 			time.Sleep(time.Second)
-			if waited, _ := m.waiting(); waited >= 10*time.Second {
+			if waited, _ := m.waiting(10 * time.Second); waited >= 10*time.Second {
 				t.Fatalf("counted as slow after %v", waited)
 			}
 			m.end(50 << 10)
@@ -158,8 +158,35 @@ func TestMeterForgivesWhoMovesOn(t *testing.T) {
 			time.Sleep(time.Second)
 			m.end(4 << 10)
 		}
-		if waited, _ := m.waiting(); waited < 10*time.Second {
+		if waited, _ := m.waiting(10 * time.Second); waited < 10*time.Second {
 			t.Errorf("a trickle counts as %v", waited)
 		}
 	})
+}
+
+// Attack: bodies at just the pace that is asked for hold every place for an hour.
+func TestTheLongerItTakesTheFasterItMustBe(t *testing.T) {
+	const patience = 10 * time.Second
+	for rate, want := range map[int]time.Duration{ // KiB/s: when it is too slow for those who wait
+		27: time.Minute, 60: 5 * time.Minute, 110: 0,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			m := &meter{setDeadline: func(time.Time) error { return nil }}
+			for s := range 3600 {
+				m.begin(time.Now(), time.Now())
+				time.Sleep(time.Second)
+				m.end(rate << 10)
+				waited, _ := m.waiting(patience)
+				if slow, at := waited >= patience, time.Duration(s+1)*time.Second; slow {
+					if want == 0 || at > want {
+						t.Errorf("%d KiB/s is slow after %v, want before %v (0: never)", rate, at, want)
+					}
+					return
+				}
+			}
+			if want != 0 {
+				t.Errorf("%d KiB/s is fast enough for ever", rate)
+			}
+		})
+	}
 }

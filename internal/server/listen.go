@@ -9,9 +9,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/org/attic-action/internal/peer"
 )
 
 // Serve answers on ln until ctx ends, then finishes what is in flight within
@@ -21,7 +24,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	s.init()
 	srv := s.httpServer()
 	failed := make(chan error, 1)
-	go func() { failed <- srv.Serve(newHostListener(ln, s.Limits)) }()
+	go func() { failed <- srv.Serve(newHostListener(ln, s.Limits, s.Peers)) }()
 
 	var err error
 	select {
@@ -72,34 +75,68 @@ func (s *Server) httpServer() *http.Server {
 	}
 }
 
-// hostListener bounds how many connections there are, and gives net/http's
-// refusal of a missing Host the shape of Attic's.
+// hostListener bounds how many connections there are, and of one address half of them,
+// and gives net/http's refusal of a missing Host the shape of Attic's.
 type hostListener struct {
 	net.Listener
 	places chan struct{}
 	header time.Duration // how long the first request's header may take
+	direct func(netip.Addr) bool
+
+	mu   sync.Mutex
+	from map[string]int // connections, by address
 }
 
-func newHostListener(ln net.Listener, limits Limits) *hostListener {
-	return &hostListener{ln, make(chan struct{}, limits.Connections), limits.Header}
+func newHostListener(ln net.Listener, limits Limits, peers peer.Finder) *hostListener {
+	return &hostListener{
+		Listener: ln, places: make(chan struct{}, limits.Connections), header: limits.Header,
+		direct: peers.Direct, from: map[string]int{},
+	}
 }
 
 // Accept waits for a place first: connections over the bound queue in the
-// kernel.
+// kernel. Those over their address's share are closed: who waited behind them
+// would wait for nothing.
 func (l *hostListener) Accept() (net.Conn, error) {
-	l.places <- struct{}{}
-	c, err := l.Listener.Accept()
-	if err != nil {
+	for {
+		l.places <- struct{}{}
+		c, err := l.Listener.Accept()
+		if err != nil {
+			<-l.places
+			return nil, err
+		}
+		// The first releases of Go 1.26 wait without a deadline for bytes that may be HTTP/2's preface.
+		err = c.SetReadDeadline(time.Now().Add(l.header))
+		leave, ok := l.enter(c.RemoteAddr())
+		if err == nil && ok {
+			return &hostConn{Conn: c, leave: sync.OnceFunc(func() { leave(); <-l.places })}, nil
+		}
+		_ = c.Close() // refused, or gone already
+		leave()
 		<-l.places
-		return nil, err
 	}
-	// The first releases of Go 1.26 wait without a deadline for bytes that may be HTTP/2's preface.
-	if err := c.SetReadDeadline(time.Now().Add(l.header)); err != nil {
-		_ = c.Close() // it is gone already
-		<-l.places
-		return l.Accept()
+}
+
+// enter counts a connection by its address, unless that is a proxy's.
+func (l *hostListener) enter(from net.Addr) (leave func(), ok bool) {
+	a, err := netip.ParseAddrPort(from.String())
+	if err != nil || !l.direct(a.Addr()) {
+		return func() {}, true
 	}
-	return &hostConn{Conn: c, leave: sync.OnceFunc(func() { <-l.places })}, nil
+	key := peer.Key(a.Addr().Unmap().WithZone(""))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.from[key] >= max(cap(l.places)/2, 1) {
+		return func() {}, false
+	}
+	l.from[key]++
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.from[key]--; l.from[key] == 0 {
+			delete(l.from, key)
+		}
+	}, true
 }
 
 type hostConn struct {

@@ -119,7 +119,7 @@ type Server struct {
 // Limits bound what one client, and all of them together, can hold. A zero
 // field means its default.
 type Limits struct {
-	Body        int64         // bytes of a JSON body; 64 MiB
+	Body        int64         // bytes of a JSON body; half of BodyBudget, which is the most
 	Anonymous   int64         // bytes of a JSON body without a usable token; 2 MiB, which is Attic's limit
 	BodyBudget  int64         // bytes of JSON bodies in memory together; 64 MiB
 	PathsBytes  int64         // decoded bytes of one commit, told to our clients; 16 MiB
@@ -139,7 +139,7 @@ type Limits struct {
 }
 
 func (l Limits) withDefaults() Limits {
-	def(&l.Body, 64<<20)
+	def(&l.Body, 32<<20)
 	def(&l.Anonymous, 2<<20)
 	def(&l.BodyBudget, 64<<20)
 	def(&l.PathsBytes, 16<<20)
@@ -156,8 +156,8 @@ func (l Limits) withDefaults() Limits {
 	def(&l.Header, 15*time.Second)
 	def(&l.Shutdown, 25*time.Second)
 	def(&l.Connections, 2048)
-	// A body larger than the whole budget would wait for ever.
-	l.Body = min(l.Body, l.BodyBudget)
+	// One body leaves room for others, however slowly it comes.
+	l.Body = min(l.Body, max(l.BodyBudget/2, 1))
 	return l
 }
 

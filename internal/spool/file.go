@@ -16,19 +16,24 @@ type File struct {
 	f         *os.File
 	size      int64
 	reserved  int64
+	most      int64 // that it may come to reserve by itself
 	unchecked int64 // bytes written since the volume was looked at
 	closed    bool
 }
 
-// Write appends b. Past the reservation it is ErrBudget, and when the volume's
-// reserve would be touched ErrFull; then nothing of b is written.
+// Write appends b. Past the file's size, or when the budget is taken, it is
+// ErrBudget, and when the volume's reserve would be touched ErrFull; then nothing
+// of b is written.
 func (f *File) Write(b []byte) (int, error) {
 	n := int64(len(b))
-	if n > f.reserved-f.size {
-		return 0, fmt.Errorf("write spool file: %w: %d bytes reserved", ErrBudget, f.reserved)
+	if f.size+n > f.most {
+		return 0, fmt.Errorf("write spool file: %w: it may have %d bytes", ErrBudget, f.most)
+	}
+	if err := f.Room(f.size + n); err != nil {
+		return 0, fmt.Errorf("write spool file: %w", err)
 	}
 	if f.unchecked+n >= checkEvery {
-		if err := f.dir.checkVolume(n); err != nil {
+		if err := f.dir.checkVolume(); err != nil {
 			return 0, fmt.Errorf("write spool file: %w", err)
 		}
 		f.unchecked = 0
@@ -36,6 +41,7 @@ func (f *File) Write(b []byte) (int, error) {
 	w, err := f.f.WriteAt(b, f.size)
 	f.size += int64(w)
 	f.unchecked += int64(w)
+	f.dir.wrote(int64(w))
 	if err != nil {
 		return w, fmt.Errorf("write spool file: %w", AsFull(err))
 	}
@@ -52,17 +58,43 @@ func (f *File) Size() int64 { return f.size }
 // in place of copying it. Its offset is not Write's.
 func (f *File) OS() *os.File { return f.f }
 
-// Reserve makes room for n more bytes. It does not wait: ErrBudget when the
-// budget is taken, ErrFull when the volume is.
+// Room reserves, in steps, until the file may have size bytes; it is for those who
+// write past Write. It does not wait: ErrBudget when the budget is taken, ErrFull
+// when the volume is.
+func (f *File) Room(size int64) error {
+	if size <= f.reserved {
+		return nil
+	}
+	step := size - f.reserved
+	if f.dir.Step > 0 {
+		step = (step + f.dir.Step - 1) / f.dir.Step * f.dir.Step
+	}
+	if f.reserved < f.most {
+		step = max(min(step, f.most-f.reserved), size-f.reserved)
+	}
+	return f.reserve(step)
+}
+
+// Reserve lets the file grow by n more bytes than it was made for, and reserves
+// them. It does not wait: ErrBudget when the budget is taken, ErrFull when the
+// volume is.
 func (f *File) Reserve(n int64) error {
 	if n < 0 {
 		return fmt.Errorf("reserve %d bytes: negative", n)
 	}
+	if err := f.reserve(n); err != nil {
+		return err
+	}
+	f.most += n
+	return nil
+}
+
+func (f *File) reserve(n int64) error {
 	if err := f.dir.grow(n); err != nil {
 		return fmt.Errorf("reserve %d bytes: %w", n, err)
 	}
-	if err := f.dir.checkVolume(n); err != nil {
-		f.dir.release(n)
+	if err := f.dir.checkVolume(); err != nil {
+		f.dir.release(n, 0)
 		return fmt.Errorf("reserve %d bytes: %w", n, err)
 	}
 	f.reserved += n
@@ -76,7 +108,7 @@ func (f *File) Close() error {
 	}
 	f.closed = true
 	err := f.f.Close()
-	f.dir.release(f.reserved)
+	f.dir.release(f.reserved, f.size)
 	if err != nil {
 		return fmt.Errorf("close spool file: %w", err)
 	}

@@ -3,8 +3,12 @@
 // so that parallel uploads cannot fill the volume that the database lives on.
 //
 //	Create(ctx, size) ── waits its turn for budget ── statfs ── O_TMPFILE
-//	Write, ReadAt     ── statfs again every 64 MiB
+//	Write, ReadAt     ── with a Step: the next bytes of the budget; statfs again
 //	Close             ── the bytes go back to the budget, the file is gone
+//
+// What is reserved and not yet written counts as taken, of the budget and of the
+// volume: many files that each look at the volume alone would fill it together. So
+// who only announces bytes holds up others with a Step of them and no more.
 package spool
 
 import (
@@ -29,6 +33,7 @@ type Dir struct {
 	Path    string // empty means os.TempDir()
 	Budget  int64  // bytes that all open files may take together; 0 means no limit
 	Reserve int64  // bytes of the volume that stay free whatever is spooled; 0 means none
+	Step    int64  // bytes that a file reserves at a time, as they come; 0 means all at once
 
 	// MakeRoom, if there is one, is asked to free n bytes of the volume before anything is refused: what lies
 	// there only because there was room.
@@ -36,6 +41,7 @@ type Dir struct {
 
 	mu      sync.Mutex
 	used    int64     // bytes reserved by open files
+	written int64     // of them
 	waiting []*waiter // in order of arrival
 
 	free func(dir string) (int64, error) // tests stand in for the volume here
@@ -47,28 +53,36 @@ type waiter struct {
 	ready chan struct{}
 }
 
-// Create makes an empty file and reserves size bytes for it. While the budget
-// is taken it waits, first come first served, until ctx ends. When the volume
-// could not hold size bytes beside the reserve, it is ErrFull at once: other
-// uploads that end do not free the volume. A size above the whole budget is
-// ErrBudget.
+// Create makes an empty file for up to size bytes and reserves them, or the first
+// Step of them. While the budget is taken it waits, first come first served, until
+// ctx ends. When the volume could not hold what is reserved beside the reserve, it
+// is ErrFull at once: other uploads that end do not free the volume. A size above
+// the whole budget is ErrBudget.
 func (d *Dir) Create(ctx context.Context, size int64) (*File, error) {
 	if size < 0 {
 		return nil, fmt.Errorf("create spool file: size %d", size)
 	}
-	if err := d.acquire(ctx, size); err != nil {
-		return nil, fmt.Errorf("create spool file of %d bytes: %w", size, err)
+	first := size
+	if d.Step > 0 {
+		first = min(size, d.Step)
 	}
-	f, err := d.create(size)
+	err := d.fitsAtAll(size)
+	if err == nil {
+		err = d.acquire(ctx, first)
+	}
 	if err != nil {
-		d.release(size)
 		return nil, fmt.Errorf("create spool file of %d bytes: %w", size, err)
 	}
-	return &File{dir: d, f: f, reserved: size}, nil
+	f, err := d.create()
+	if err != nil {
+		d.release(first, 0)
+		return nil, fmt.Errorf("create spool file of %d bytes: %w", size, err)
+	}
+	return &File{dir: d, f: f, reserved: first, most: size}, nil
 }
 
-func (d *Dir) create(size int64) (*os.File, error) {
-	if err := d.checkVolume(size); err != nil {
+func (d *Dir) create() (*os.File, error) {
+	if err := d.checkVolume(); err != nil {
 		return nil, err
 	}
 	f, err := unnamed(d.path())
@@ -82,8 +96,8 @@ func (d *Dir) path() string {
 	return d.Path
 }
 
-// checkVolume says whether size more bytes leave the reserve free.
-func (d *Dir) checkVolume(size int64) error {
+// checkVolume says whether what is reserved and not yet written leaves the reserve free.
+func (d *Dir) checkVolume() error {
 	if d.Reserve <= 0 {
 		return nil
 	}
@@ -91,16 +105,26 @@ func (d *Dir) checkVolume(size int64) error {
 	if free == nil {
 		free = Free
 	}
+	d.mu.Lock()
+	coming := d.used - d.written
+	d.mu.Unlock()
 	n, err := free(d.path())
-	if err == nil && n-size < d.Reserve && d.MakeRoom != nil {
-		d.MakeRoom(d.Reserve + size - n)
+	if err == nil && n-coming < d.Reserve && d.MakeRoom != nil {
+		d.MakeRoom(d.Reserve + coming - n)
 		n, err = free(d.path())
 	}
 	if err != nil {
 		return fmt.Errorf("ask for free space: %w", err)
 	}
-	if n-size < d.Reserve {
-		return fmt.Errorf("%w: %d bytes free, %d of them in reserve", ErrFull, n, d.Reserve)
+	if n-coming < d.Reserve {
+		return fmt.Errorf("%w: %d bytes free, %d of them in reserve and %d announced", ErrFull, n, d.Reserve, coming)
+	}
+	return nil
+}
+
+func (d *Dir) fitsAtAll(size int64) error {
+	if d.Budget > 0 && size > d.Budget {
+		return fmt.Errorf("%w of %d bytes", ErrBudget, d.Budget)
 	}
 	return nil
 }
@@ -112,10 +136,6 @@ func (d *Dir) acquire(ctx context.Context, size int64) error {
 		return err
 	}
 	d.mu.Lock()
-	if d.Budget > 0 && size > d.Budget {
-		d.mu.Unlock()
-		return fmt.Errorf("%w of %d bytes", ErrBudget, d.Budget)
-	}
 	if len(d.waiting) == 0 && d.fits(size) {
 		d.used += size
 		d.mu.Unlock()
@@ -153,11 +173,19 @@ func (d *Dir) abandon(w *waiter) {
 	d.wake() // w may have been the one that held up the others
 }
 
-func (d *Dir) release(size int64) {
+// release gives bytes back, some of which were written.
+func (d *Dir) release(size, written int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.used -= size
+	d.written -= written
 	d.wake()
+}
+
+func (d *Dir) wrote(n int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.written += n
 }
 
 // wake grants from the head of the queue; d.mu is held.

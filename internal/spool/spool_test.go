@@ -249,3 +249,53 @@ func TestRoomIsMadeBeforeAnUploadIsRefused(t *testing.T) {
 	_, err := d.Create(t.Context(), 60)
 	wantErr(t, err, ErrFull)
 }
+
+// The attack: packs of 96 MiB are announced and trickle. What has not come takes nothing from anybody.
+func TestAnnouncedBytesHoldUpNobody(t *testing.T) {
+	free := int64(1000)
+	d := &Dir{Path: t.TempDir(), Budget: 100, Step: 10, Reserve: 600, free: func(string) (int64, error) { return free, nil }}
+	var slow []*File
+	for range 9 {
+		slow = append(slow, create(t, d, 100))
+	}
+	f := create(t, d, 5) // all of a small one
+	if d.used != 95 {
+		t.Errorf("%d bytes are reserved", d.used)
+	}
+	if _, err := f.Write(make([]byte, 5)); err != nil {
+		t.Error(err)
+	}
+	if _, err := f.Write([]byte{1}); !errors.Is(err, ErrBudget) {
+		t.Errorf("past its size: %v", err)
+	}
+	if _, err := slow[0].Write(make([]byte, 11)); !errors.Is(err, ErrBudget) { // another step is not free
+		t.Errorf("past the budget: %v", err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := slow[0].Write(make([]byte, 11)); err != nil || d.used != 100 || d.written != 11 {
+		t.Errorf("%v, %d bytes reserved, %d written", err, d.used, d.written)
+	}
+	for _, f := range slow {
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if d.used != 0 || d.written != 0 {
+		t.Errorf("%d bytes reserved, %d written", d.used, d.written)
+	}
+	if _, err := d.Create(t.Context(), 101); !errors.Is(err, ErrBudget) {
+		t.Errorf("a file that could never be whole: %v", err)
+	}
+}
+
+// The attack: many uploads at once, each of which looks at the volume before the others have written.
+func TestReserveOfTheVolumeIsKeptFromManyAtOnce(t *testing.T) {
+	d := &Dir{Path: t.TempDir(), Reserve: 600, free: func(string) (int64, error) { return 1000, nil }}
+	for range 4 {
+		create(t, d, 100)
+	}
+	_, err := d.Create(t.Context(), 1)
+	wantErr(t, err, ErrFull)
+}
