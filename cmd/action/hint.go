@@ -59,6 +59,10 @@ func statusHint(e *client.StatusError) string {
 		return "the server speaks https:// there, not http://"
 	}
 	switch {
+	case e.API != nil && e.API.Name == api.MissingReferences && strings.Contains(e.URL.Path, "/pins/"):
+		return "push it whole first: attic-action push CACHE PATH"
+	case e.Status == http.StatusForbidden && e.Method != http.MethodGet && strings.Contains(e.URL.Path, "/pins/"):
+		return "the token needs the right to pin that name: pins = [\"owner/repo/*\"] in the trust policy, or attic-server make-token --pin"
 	case e.Status == http.StatusUnauthorized:
 		return "the token is missing, expired or not of this server; --token-file, $ATTIC_TOKEN or attic login give one"
 	case e.Status == http.StatusForbidden:

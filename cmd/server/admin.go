@@ -27,8 +27,10 @@ func adminSocket(cfg *config.Server) string {
 func newAdmin(st *stack, cfg *config.Server) *admin.Mux {
 	m := &admin.Mux{Audit: auditAdmin(st.audit)}
 	tokenVerbs(m, st.issued)
-	createVerb(m, st.server, cfg)
 	rotateVerb(m, st.server)
+	cacheVerbs(m, st.server, st.db, cfg)
+	pinVerbs(m, st.server.Roots)
+	lookVerbs(m, st.server.Roots, st.depot)
 	trustVerbs(m, st.policies, cfg)
 	return m
 }

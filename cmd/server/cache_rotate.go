@@ -52,11 +52,14 @@ func rotateVerb(m *admin.Mux, s *server.Server) {
 }
 
 func (p *program) cache() *cobra.Command {
-	cmd := &cobra.Command{Use: "cache", Short: "Make caches, rotate their signing keys",
+	cmd := &cobra.Command{Use: "cache", Short: "Make, list, change and destroy caches, and rotate their keys",
+		Long: `Make, list, change and destroy caches, and rotate their keys. No token is needed: a
+running server is asked on the socket beside its database; where none runs, the database
+is opened.`,
 		RunE: func(*cobra.Command, []string) error {
-			return usageError{errors.New("no command; there are create and rotate-key")}
+			return usageError{errors.New("no command; there are list, create, configure, destroy and rotate-key")}
 		}}
-	cmd.AddCommand(p.createCache(), p.rotateKey())
+	cmd.AddCommand(p.cacheList(), p.cacheCreate(), p.cacheConfigure(), p.cacheDestroy(), p.rotateKey())
 	return cmd
 }
 

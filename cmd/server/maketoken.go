@@ -37,6 +37,7 @@ var permFlags = []struct {
 // tokenRequest is the command line of make-token.
 type tokenRequest struct {
 	sub, validity string
+	pins          []string
 	dump          bool
 	patterns      [][]string // beside permFlags
 }
@@ -55,6 +56,7 @@ func (p *program) makeToken() *cobra.Command {
 	for i, pf := range permFlags {
 		f.StringArrayVar(&req.patterns[i], pf.name, nil, "may "+pf.what+" where the cache's name matches; may be repeated")
 	}
+	f.StringArrayVar(&req.pins, "pin", nil, "may set pins whose names match, in the caches of --pull and --push; may be repeated")
 	return cmd
 }
 
@@ -69,7 +71,12 @@ func (r *tokenRequest) claims(now time.Time) (token.Claims, error) {
 		return c, usageError{fmt.Errorf("--validity: %w", err)}
 	}
 	exp := now.Add(validity)
-	c = token.Claims{Subject: r.sub, Expires: &exp, NotBefore: &now}
+	c = token.Claims{Subject: r.sub, Expires: &exp, NotBefore: &now, Pins: r.pins}
+	for _, pattern := range r.pins {
+		if !token.ValidPin(pattern) {
+			return c, usageError{fmt.Errorf("--pin %.40q: want a pattern of names, such as acme/infra/*", pattern)}
+		}
+	}
 	for i, pf := range permFlags {
 		for _, pattern := range r.patterns[i] {
 			if err := c.Caches.Add(pattern, pf.perm); err != nil {

@@ -195,6 +195,7 @@ func (p *program) welcome(cfg *config.Server, addr net.Addr) {
 	for _, pf := range permFlags {
 		fmt.Fprintf(p.stderr, " --%s '*'", pf.name)
 	}
+	fmt.Fprint(p.stderr, " --pin '*'")
 	fmt.Fprintln(p.stderr)
 }
 

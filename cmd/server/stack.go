@@ -27,6 +27,7 @@ type stack struct {
 	audit  *audit.Log
 	lock   *os.File
 	server *server.Server
+	depot  *depot.Depot
 	admin  *admin.Mux
 	issued *issued.Register
 	memory memory
@@ -80,6 +81,7 @@ func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *st
 	if err != nil {
 		return nil, err
 	}
+	st.depot = dp
 	st.issued = &issued.Register{DB: st.db}
 	revoke := func(ctx context.Context, id string) error {
 		_, err := st.issued.Revoke(ctx, issued.Selection{IDs: []string{id}})

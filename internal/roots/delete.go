@@ -18,14 +18,14 @@ type NeededError struct {
 
 func (e *NeededError) Error() string {
 	if len(e.Pins) > 0 {
-		return fmt.Sprintf("%s is pinned as %s", e.Path, e.Pins[0]) + others(len(e.Pins))
+		return fmt.Sprintf("%s is pinned as %s", e.Path, e.Pins[0]) + more(len(e.Pins))
 	}
-	return fmt.Sprintf("%s is needed by %s", e.Path, e.Referrers[0]) + others(e.Referring)
+	return fmt.Sprintf("%s is needed by %s", e.Path, e.Referrers[0]) + more(e.Referring)
 }
 
-func others(n int) string {
+func more(n int) string {
 	if n > 1 {
-		return fmt.Sprintf(" and %d others", n-1)
+		return fmt.Sprintf(" and %d more", n-1)
 	}
 	return ""
 }

@@ -149,14 +149,14 @@ func (k *Keeper) Unpin(ctx context.Context, a Asker, name string) error {
 
 // Sizes is what a pin costs.
 type Sizes struct {
-	Paths    int64  // of the closures of all its revisions together
-	Size     uint64 // of their NARs, bytes
-	Alone    int64  // of these, how many no other pin of the cache holds
-	AloneNAR uint64 // bytes of their NARs
+	Paths    int64  `json:"paths"`      // of the closures of all its revisions together
+	Size     uint64 `json:"size"`       // of their NARs, bytes
+	Alone    int64  `json:"only_paths"` // of these, how many no other pin of the cache holds
+	AloneNAR uint64 `json:"only_size"`  // bytes of their NARs
 	// AloneFile is how many bytes those are as they are served, and so about what goes
 	// with the pin: less, where other paths have the same contents; and later, where
 	// they were used of late.
-	AloneFile uint64
+	AloneFile uint64 `json:"only_file"`
 }
 
 // Pins lists pins by name: those behind after, at most limit.

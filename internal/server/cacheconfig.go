@@ -1,19 +1,15 @@
 package server
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
-	"unicode"
 
 	"github.com/org/attic-action/internal/api"
 	"github.com/org/attic-action/internal/audit"
 	"github.com/org/attic-action/internal/chunk"
 	"github.com/org/attic-action/internal/meta"
-	"github.com/org/attic-action/internal/nix"
 	"github.com/org/attic-action/internal/pack"
 	"github.com/org/attic-action/internal/token"
 )
@@ -125,69 +121,14 @@ func (s *Server) createCache(w http.ResponseWriter, r *http.Request) error {
 		return forbidden("create this cache")
 	}
 	event.Object = "public=" + strconv.FormatBool(in.IsPublic)
-	cache := &meta.Cache{Name: name, Public: in.IsPublic, StoreDir: in.StoreDir,
-		Priority: in.Priority, UpstreamKeys: in.UpstreamCacheKeyNames}
-	if err := s.makeCache(r.Context(), cache, in.Keypair.Text); err != nil {
-		return err
-	}
-	send(w, http.StatusOK, "", nil)
-	return nil
-}
-
-// makeCache makes a cache with a keypair in its text form, or a new one.
-func (s *Server) makeCache(ctx context.Context, cache *meta.Cache, keypair string) error {
-	if err := checkSettings(cache); err != nil {
-		return err
-	}
-	if err := s.keys.setKey(cache, keypair); err != nil {
-		return &statusError{status: http.StatusBadRequest, name: api.RequestError, msg: "The keypair is not valid.", cause: err}
-	}
-	err := s.DB.Update(ctx, func(tx *meta.Tx) error {
-		cache.CreatedAt = tx.Now()
-		return tx.CreateCache(cache)
-	})
+	_, err = s.CreateCache(r.Context(), name, in)
 	if errors.Is(err, meta.ErrExists) {
 		return &statusError{status: http.StatusBadRequest, name: api.CacheAlreadyExists, msg: "The cache already exists.", cause: err}
 	}
 	if err == nil {
 		s.caches.forget()
 	}
-	return err
-}
-
-// CreateCache makes a cache for whoever administers the machine, by its name, Public
-// and Priority; the rest is as the attic client has it. It returns the public key. A name
-// that is taken is meta.ErrExists.
-func (s *Server) CreateCache(ctx context.Context, c meta.Cache) (publicKey string, err error) {
-	if !token.ValidCacheName(c.Name) {
-		return "", fmt.Errorf("%s is no name of a cache", quoteShort(c.Name))
-	}
-	made := &meta.Cache{Name: c.Name, Public: c.Public, Priority: c.Priority, StoreDir: "/nix/store", UpstreamKeys: []string{"cache.nixos.org-1"}}
-	if err := s.makeCache(ctx, made, ""); err != nil {
-		return "", err
-	}
-	return made.PublicKey, nil
-}
-
-// Bounds of a cache's settings: what is stored must not be able to forge lines
-// of nix-cache-info, nor grow without end.
-const (
-	maxUpstreamKeys   = 1000
-	maxUpstreamKeyLen = 1024
-)
-
-func checkSettings(c *meta.Cache) error {
-	if err := nix.ValidStoreDir(c.StoreDir); err != nil {
-		return requestError("%v", err)
-	}
-	if len(c.UpstreamKeys) > maxUpstreamKeys {
-		return requestError("upstream_cache_key_names: more than %d", maxUpstreamKeys)
-	}
-	for _, k := range c.UpstreamKeys {
-		if k == "" || len(k) > maxUpstreamKeyLen || strings.ContainsFunc(k, unicode.IsControl) {
-			return requestError("upstream_cache_key_names: %s is no name of 1 to %d printable bytes", quoteShort(k), maxUpstreamKeyLen)
-		}
-	}
+	send(w, http.StatusOK, "", nil)
 	return nil
 }
 
@@ -214,23 +155,7 @@ func (s *Server) configureCache(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	event.Object = changes(in)
-	if err := in.CheckRetention(); err != nil {
-		return err
-	}
-	if in.Empty() {
-		return requestError("No modifiable fields were given.")
-	}
-	err = s.DB.Update(r.Context(), func(tx *meta.Tx) error {
-		cache, err := tx.Cache(name)
-		if err != nil {
-			return err
-		}
-		if err := s.patch(cache, in); err != nil {
-			return err
-		}
-		return tx.UpdateCache(cache)
-	})
-	s.caches.forget()
+	_, err = s.ConfigureCache(r.Context(), name, in)
 	if errors.Is(err, meta.ErrNotFound) { // destroyed since
 		return noSuchCache()
 	}
@@ -266,31 +191,6 @@ func changes(in *api.PatchCache) string {
 	return strings.Join(out, " ")
 }
 
-// patch changes c as asked; nothing is written if a part of it is wrong.
-func (s *Server) patch(c *meta.Cache, in *api.PatchCache) error {
-	if in.IsPublic != nil {
-		c.Public = *in.IsPublic
-	}
-	if in.StoreDir != nil {
-		c.StoreDir = *in.StoreDir
-	}
-	if in.Priority != nil {
-		c.Priority = *in.Priority
-	}
-	if in.UpstreamCacheKeyNames != nil {
-		c.UpstreamKeys = *in.UpstreamCacheKeyNames
-	}
-	if in.RetentionPeriod != nil {
-		c.Retention = in.RetentionPeriod.Seconds
-	}
-	if in.Keypair != nil {
-		if err := s.keys.setKey(c, in.Keypair.Text); err != nil {
-			return &statusError{status: http.StatusBadRequest, name: api.RequestError, msg: "The keypair is not valid.", cause: err}
-		}
-	}
-	return checkSettings(c)
-}
-
 func (s *Server) destroyCache(w http.ResponseWriter, r *http.Request) error {
 	name, err := cacheParam(r)
 	if err != nil {
@@ -300,8 +200,7 @@ func (s *Server) destroyCache(w http.ResponseWriter, r *http.Request) error {
 	if _, err := s.permit(r, name, token.DestroyCache, "destroy this cache"); err != nil {
 		return err
 	}
-	err = s.DB.Update(r.Context(), func(tx *meta.Tx) error { return tx.DeleteCache(name, s.SoftDelete) })
-	s.caches.forget()
+	err = s.DestroyCache(r.Context(), name)
 	if errors.Is(err, meta.ErrNotFound) { // lost a race
 		return noSuchCache()
 	}

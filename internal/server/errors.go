@@ -83,7 +83,10 @@ const statusClientGone = 499
 func classify(ctx context.Context, err error) *statusError {
 	var se *statusError
 	var ae *api.Error
+	var settings *SettingsError
 	switch {
+	case errors.As(err, &settings):
+		return &statusError{status: http.StatusBadRequest, name: api.RequestError, msg: settings.Msg}
 	case errors.As(err, &se):
 		return se
 	case errors.As(err, &ae):

@@ -130,7 +130,7 @@ func readPins(s *jsonscan.Scanner) ([]string, error) {
 	var pins []string
 	err := s.Array(func(i int) error {
 		pin, err := s.Text()
-		if err == nil && (i >= maxPins || !validPin(pin)) {
+		if err == nil && (i >= maxPins || !ValidPin(pin)) {
 			err = s.Wrong("not at most %d names of pins", maxPins)
 		}
 		pins = append(pins, pin)
@@ -139,8 +139,8 @@ func readPins(s *jsonscan.Scanner) ([]string, error) {
 	return pins, err
 }
 
-// validPin reports whether s can be the pattern of a pin's name: printable
+// ValidPin reports whether s can be the pattern of a pin's name: printable
 // ASCII without spaces, so that it can stand in a log line.
-func validPin(s string) bool {
+func ValidPin(s string) bool {
 	return s != "" && len(s) <= maxPin && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
 }
