@@ -171,7 +171,7 @@ func TestOptionalRulesMustAllHold(t *testing.T) {
 // An environment that only begins or ends like the pattern's, or reaches over a '/', is another one.
 func TestEnvironmentGlobIsAnchored(t *testing.T) {
 	p := infra()
-	p.Environment, p.EnvironmentGlob = "", "prod-*"
+	p.Environment, p.EnvironmentGlob = "", "prod-*" // beside the ref
 	set := compile(t, p)
 	for environment, want := range map[string]int{
 		"prod-eu": 1, "prod-": 1, "prod": 0, "xprod-eu": 0, "prod-eu/x": 0, "Prod-eu": 0, "staging": 0,

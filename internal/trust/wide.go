@@ -25,7 +25,8 @@ const (
 	// AllowOwnerWidePush: more than pull for every repository of an owner, those to come
 	// included.
 	AllowOwnerWidePush = "owner-wide-push"
-	// AllowAnyBranchPush: more than pull for every branch, or every tag.
+	// AllowAnyBranchPush: more than pull for every branch, or every tag, or for every
+	// environment that a pattern fits, which any branch may make up.
 	AllowAnyBranchPush = "any-branch-push"
 	// AllowAnyWorkflowRef: a workflow as any branch of its repository has it.
 	AllowAnyWorkflowRef = "any-workflow-ref"
@@ -41,7 +42,7 @@ var Allowances = []struct{ Name, Lets string }{
 	{AllowSelfHostedPublic, "more than pull for self-hosted runners of a public repository, which a job from a fork may have changed"},
 	{AllowReusableWithoutCaller, "more than pull for every repository of the owner that calls the workflow"},
 	{AllowOwnerWidePush, "more than pull for every repository of the owner, those to come included"},
-	{AllowAnyBranchPush, "more than pull for every branch or every tag"},
+	{AllowAnyBranchPush, "more than pull for every branch or every tag, or for environments that any branch may make up"},
 	{AllowAnyWorkflowRef, "the workflow as any branch of its repository has it"},
 	{AllowForkBranchPush, "more than pull for Buildkite branches, whose tokens don't tell a fork's branch from the repository's own"},
 }
@@ -98,7 +99,12 @@ func wide(p Policy, pr *profile, perm token.Perm) map[string]string {
 	case id == "":
 		needed[AllowOwnerWidePush] = fmt.Sprintf("%s without %s lets every repository of the owner write", pr.owner.key, pr.id.key)
 	}
-	if onlyStars(p.RefGlob) && !p.RefProtected && !p.wantsEnvironment() {
+	anyRef := p.Ref == "" && (p.RefGlob == "" || onlyStars(p.RefGlob)) && !p.RefProtected
+	switch {
+	case !anyRef || p.Environment != "": // of one environment the repository's settings say which branches may name it
+	case p.EnvironmentGlob != "":
+		needed[AllowAnyBranchPush] = fmt.Sprintf("environment-glob = %q without a ref lets every branch write: a job that names an environment which nobody has made makes it, without any protection", p.EnvironmentGlob)
+	case p.RefGlob != "":
 		needed[AllowAnyBranchPush] = fmt.Sprintf("ref-glob = %q lets every branch or tag write", p.RefGlob)
 	}
 	if pr.kind == KindBuildkite {
@@ -161,7 +167,7 @@ func Warnings(p Policy) []string {
 		return nil
 	}
 	if g.Perm&^token.Pull != 0 && p.wantsEnvironment() && p.Ref == "" && p.RefGlob == "" && !p.RefProtected {
-		w = append(w, fmt.Sprintf("environment = %s is the only condition: give the environment deployment branches in the repository's settings, or any branch may name it", quote(p.Environment+p.EnvironmentGlob)))
+		w = append(w, fmt.Sprintf("environment = %s is the only condition: make it in the repository's settings and give it deployment branches, or any branch may name it", quote(p.Environment+p.EnvironmentGlob)))
 	}
 	if g.Perm&^token.Pull != 0 && has(p.Caches, "*") {
 		w = append(w, "caches = [\"*\"] grants every cache, those to come included")

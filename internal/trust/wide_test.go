@@ -28,6 +28,13 @@ func TestWidePoliciesNeedTheirName(t *testing.T) {
 		{"push for every branch", func(p *trust.Policy) { p.Ref, p.RefGlob, p.Environment = "", "refs/heads/**", "" }, trust.AllowAnyBranchPush},
 		{"push for every branch without slash", func(p *trust.Policy) { p.Ref, p.RefGlob, p.Environment = "", "refs/heads/*", "" }, trust.AllowAnyBranchPush},
 		{"push for every tag", func(p *trust.Policy) { p.Ref, p.RefGlob, p.Environment = "", "refs/tags/*", "" }, trust.AllowAnyBranchPush},
+		{"push for every environment that a branch makes up", func(p *trust.Policy) { p.Ref, p.Environment, p.EnvironmentGlob = "", "", "prod-*" }, trust.AllowAnyBranchPush},
+		{"the same for every branch", func(p *trust.Policy) {
+			p.Ref, p.RefGlob, p.Environment, p.EnvironmentGlob = "", "refs/heads/**", "", "prod-*"
+		}, trust.AllowAnyBranchPush},
+		{"push for pull requests whose job names an environment", func(p *trust.Policy) {
+			p.Events, p.Ref, p.Environment = []string{"pull_request"}, "", "production"
+		}, trust.AllowPullRequestPush},
 		{"workflow of any branch", func(p *trust.Policy) {
 			p.JobWorkflowRefGlob = "acme/infra/.github/workflows/ci.yml@refs/heads/*"
 		}, trust.AllowAnyWorkflowRef},
@@ -56,6 +63,22 @@ func TestWidePoliciesNeedTheirName(t *testing.T) {
 				t.Errorf("pull alone: %v", err)
 			}
 		})
+	}
+}
+
+// An environment is as narrow as the repository's settings make it, which no token tells: its owner is told.
+func TestEnvironmentAloneIsWarnedAbout(t *testing.T) {
+	p := infra()
+	p.Ref, p.RefGlob, p.Environment = "", "", "production"
+	if _, err := trust.Compile([]trust.Policy{p}); err != nil {
+		t.Fatal(err)
+	}
+	if w := strings.Join(trust.Warnings(p), "\n"); !strings.Contains(w, "deployment branches") {
+		t.Errorf("warned of %q", w)
+	}
+	p.Ref = "refs/heads/main"
+	if w := trust.Warnings(p); len(w) != 0 {
+		t.Errorf("with a ref: warned of %q", w)
 	}
 }
 
