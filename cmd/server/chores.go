@@ -27,6 +27,8 @@ func (st *stack) runner(log *slog.Logger) *chores.Runner {
 				})
 				return more, err
 			}},
+			// When one is due, it says itself: after so many records, or a day.
+			{Name: "checkpoint", Every: 5 * time.Minute, Step: st.keeper.Step},
 		},
 	}
 }

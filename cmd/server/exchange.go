@@ -40,7 +40,7 @@ func mountExchange(st *stack, cfg *config.Server) error {
 	}
 	x := &exchange.Exchange{
 		Verifier: verifier, Policies: st.policies.Set, Authority: s.Auth, Endpoint: url, RevocationEndpoint: revoke,
-		Book: book(st.issued), MaxTTL: cfg.OIDC.MaxTTL, RequestID: server.RequestID, Log: s.Log,
+		Book: book(st.issued), Since: st.recovered, MaxTTL: cfg.OIDC.MaxTTL, RequestID: server.RequestID, Log: s.Log,
 		Address: cfg.Peers.Address, Limits: exchangeLimits(cfg.Limits), Audit: st.audit.Write,
 	}
 	s.TrustConfig, s.TokenExchange = x.ConfigHandler(), x.TokenHandler()

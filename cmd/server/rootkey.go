@@ -28,20 +28,7 @@ func (st *stack) rootKey(ctx context.Context, cfg *config.Server, store blob.Sto
 			return seal.RootKey{}, err
 		}
 		if root, ok := seal.Open(copied, secrets); ok {
-			st.later = func(ctx context.Context) {
-				if err := checkStore(ctx, store); err != nil && ctx.Err() == nil {
-					log.Error("the storage cannot be used; what is asked of it will fail", "error", err)
-				}
-			}
 			return root, nil
-		}
-	}
-	if err := checkStore(ctx, store); err != nil {
-		return seal.RootKey{}, err
-	}
-	if far && copied == nil { // it was never opened with this database
-		if err := refuseAtticsBucket(ctx, store, cfg.Storage.Bucket); err != nil {
-			return seal.RootKey{}, err
 		}
 	}
 	root, err := seal.Load(ctx, store, secrets, rand.Reader)

@@ -116,24 +116,33 @@ func (p *program) listenAndServe(ctx context.Context, cfg *config.Server, log *s
 	if err != nil {
 		return err
 	}
-	st, err := openOwn(ctx, cfg, log)
+	st, err := p.openOrRecover(ctx, cfg, func() (*stack, error) { return openOwn(ctx, cfg, log) })
 	if err != nil {
 		_ = ln.Close() // nothing was accepted
 		return err
 	}
 	defer func() { err = errors.Join(err, st.close()) }()
+	ctx, st.end = context.WithCancelCause(ctx)
+	defer st.end(nil)
 	if p.mode == "db-migrations" {
 		return ln.Close()
 	}
 	st.memory.apply(p.getenv, log)
 	defer serveAdmin(ctx, cfg, st, log)()
 	defer st.startLater(ctx)()
+	go st.watchVolume(ctx, cfg.Database.File, volumePause)
 	defer st.startChores(ctx, log)()
 	p.welcome(cfg, ln.Addr())
 	if p.listening != nil {
 		p.listening(ln.Addr().String())
 	}
-	return st.server.Serve(ctx, ln)
+	if err := st.server.Serve(ctx, ln); err != nil {
+		return err
+	}
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return cause // the server itself found a reason
+	}
+	return nil
 }
 
 // openOwn opens the stack as the owner of the data.

@@ -11,6 +11,7 @@ import (
 	"github.com/org/attic-action/internal/audit"
 	"github.com/org/attic-action/internal/blob/near"
 	"github.com/org/attic-action/internal/budget"
+	"github.com/org/attic-action/internal/checkpoint"
 	"github.com/org/attic-action/internal/config"
 	"github.com/org/attic-action/internal/depot"
 	"github.com/org/attic-action/internal/issued"
@@ -33,13 +34,17 @@ type stack struct {
 	memory memory
 	later  func(context.Context) // what a start need not wait for; nil: nothing
 	near   *near.Cache           // of a bucket
+	end    func(error)           // ends the server
+	keeper *checkpoint.Keeper
+
+	recovered time.Time // when the database was rebuilt; zero: never
 
 	policies *trustbook.Book
 }
 
 // openStack opens what the configuration names, from the bottom up.
 func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *stack, err error) {
-	st := &stack{memory: planMemory()}
+	st := &stack{memory: planMemory(), end: func(err error) { log.Error("the storage cannot be used", "error", err) }}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, st.close())
@@ -64,16 +69,21 @@ func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *st
 	if st.audit, err = openAudit(cfg, log); err != nil {
 		return nil, err
 	}
-	journal := &ledger.Log{Blobs: store, Epoch: 1}
-	if st.db, err = meta.Open(ctx, file, meta.Options{Journal: journal, Log: log, PageCache: st.memory.Database}); err != nil {
+	journal := &ledger.Log{}
+	if st.db, err = meta.Open(ctx, file, meta.Options{Journal: journal, Log: log, Layouts: &depot.Layouts{}, PageCache: st.memory.Database}); err != nil {
 		return nil, err
 	}
+	writes, err := st.belong(ctx, cfg, store, journal, log)
+	if err != nil {
+		return nil, err
+	}
+	journal.Blobs = writes
 	root, err := st.rootKey(ctx, cfg, store, log)
 	if err != nil {
 		return nil, err
 	}
 	inFlight := budget.New(st.memory.InFlight)
-	dp := &depot.Depot{DB: st.db, Blobs: store, Cut: cfg.Chunking, Log: log, Memory: inFlight}
+	dp := &depot.Depot{DB: st.db, Blobs: writes, Cut: cfg.Chunking, Log: log, Memory: inFlight}
 	if dp.Spool, err = openSpool(cfg); err != nil {
 		return nil, err
 	}
@@ -99,6 +109,8 @@ func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *st
 	st.policies = &trustbook.Book{DB: st.db, File: cfg.Trust, Kinds: cfg.OIDC.Kinds(), Listed: cfg.OIDC.Lists, Log: log}
 	st.admin = newAdmin(st, cfg)
 	secretVerbs(st.admin, store, secrets)
+	recoverVerb(st.admin, st.db, store)
+	st.keeper = &checkpoint.Keeper{DB: st.db, Blobs: writes, Spool: dp.Spool, Log: log}
 	return st, mountExchange(st, cfg)
 }
 

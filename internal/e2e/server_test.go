@@ -215,7 +215,7 @@ func (s *server) litter() []string {
 	err := filepath.WalkDir(s.data, func(path string, d fs.DirEntry, err error) error {
 		name := strings.TrimPrefix(path, s.data)
 		known := strings.Count(name, "/") == 1 // the database and its like
-		for _, dir := range []string{"/storage/packs/", "/storage/log/", "/storage/keys/"} {
+		for _, dir := range []string{"/storage/packs/", "/storage/log/", "/storage/keys/", "/storage/store/", "/storage/shards/", "/storage/checkpoints/"} {
 			known = known || strings.HasPrefix(name, dir)
 		}
 		if err == nil && !d.IsDir() && (!known || strings.Contains(name, "tmp") || strings.Contains(name, "/.")) {

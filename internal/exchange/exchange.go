@@ -20,6 +20,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -61,6 +62,9 @@ type Exchange struct {
 	// MaxTTL is the longest life of a token, whatever a policy says; zero means
 	// trust.MaxTTL, which is the most that a policy can say.
 	MaxTTL time.Duration
+	// Since is when it was last forgotten which ID tokens were used: one that may have
+	// been issued before is refused. Zero: never.
+	Since time.Time
 	// Endpoint is the absolute URL at which TokenHandler is reached, RevocationEndpoint
 	// that at which its tokens are given back (RFC 7009); empty is not announced.
 	Endpoint, RevocationEndpoint string
@@ -133,6 +137,9 @@ func (e *Exchange) Do(ctx context.Context, r Request) (Response, *Refusal) {
 	if err != nil {
 		return Response{}, refuseGrant(err)
 	}
+	if err := e.remembered(id); err != nil {
+		return Response{}, refuseGrant(err).about(id.Claims)
+	}
 	policies, err := e.policies(ctx)
 	if err != nil {
 		return Response{}, internal("read policies", err).about(id.Claims)
@@ -151,6 +158,15 @@ func (e *Exchange) Do(ctx context.Context, r Request) (Response, *Refusal) {
 		}
 	}
 	return e.mint(ctx, r, id, chosen, func() error { return e.stands(ctx, policies, id, wanted, chosen) })
+}
+
+// remembered refuses a token that may have been used before the database was rebuilt:
+// which ones were is in the database alone. The issuer's clock may be ahead of ours.
+func (e *Exchange) remembered(id oidc.Token) error {
+	if e.Since.IsZero() || id.Issued.After(e.Since.Add(oidc.Leeway)) {
+		return nil
+	}
+	return fmt.Errorf("the database was rebuilt at %s, and whether the ID token was used before is not known; run the job again", e.Since.UTC().Format(time.RFC3339))
 }
 
 // stands looks at the policies again once the token is listed. Whoever takes a policy

@@ -151,6 +151,9 @@ func (r *replay) run(ctx context.Context, base *Manifest) error {
 	if err != nil {
 		return err
 	}
+	if objects, err = r.fenced(ctx, objects, base.Position.Epoch); err != nil {
+		return err
+	}
 	reader := newFetcher(ctx, r.blobs, objects)
 	defer reader.close()
 	for len(objects) > 0 {
@@ -171,6 +174,35 @@ func (r *replay) run(ctx context.Context, base *Manifest) error {
 		return nil
 	}
 	return r.settle(ctx, r.pending[len(r.pending)-1])
+}
+
+// fenced leaves out what a server wrote after another one had recovered from the
+// bucket: the first batch of each epoch names the last batch of the epochs before it
+// that counts.
+func (r *replay) fenced(ctx context.Context, objects []object, epoch uint64) ([]object, error) {
+	for i := 0; i < len(objects); i++ {
+		first := objects[i]
+		if first.pos.Epoch == epoch {
+			continue
+		}
+		epoch = first.pos.Epoch
+		h, _, err := r.again(ctx, first)
+		var damaged *ObjectError
+		if errors.As(err, &damaged) || err == nil && h.After == nil {
+			continue // it is read once more, and named then
+		}
+		if err != nil {
+			return nil, err
+		}
+		end := i
+		for end > 0 && objects[end-1].pos.Compare(*h.After) > 0 {
+			end--
+		}
+		r.report.void(objects[end:i])
+		objects = slices.Delete(objects, end, i)
+		i = end
+	}
+	return objects, nil
 }
 
 // load reads the objects of a position. Several are the parts of a batch: they
@@ -299,7 +331,7 @@ func (r *replay) apply(ctx context.Context, b *batch) error {
 	for _, o := range b.objects {
 		err, recs := b.broken[o.key], b.recs
 		if err == nil && recs == nil {
-			recs, err = r.again(ctx, o)
+			_, recs, err = r.again(ctx, o)
 		}
 		var damaged *ObjectError
 		if errors.As(err, &damaged) || b.broken[o.key] != nil {
@@ -317,11 +349,11 @@ func (r *replay) apply(ctx context.Context, b *batch) error {
 	return nil
 }
 
-func (r *replay) again(ctx context.Context, o object) ([]Record, error) {
+// again reads one object by itself.
+func (r *replay) again(ctx context.Context, o object) (head, []Record, error) {
 	reader := newFetcher(ctx, r.blobs, []object{o})
 	defer reader.close()
-	_, recs, err := reader.next()
-	return recs, err
+	return reader.next()
 }
 
 // Prefixes of keys.

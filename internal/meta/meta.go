@@ -65,6 +65,10 @@ type Options struct {
 	PageCache int64
 	Layouts   Layouts // for Apply and Snapshot; nil: they are not asked for
 
+	// Rebuilt says that all of it can be made anew: after a power cut the last
+	// commits may be undone, which makes many small ones cheap.
+	Rebuilt bool
+
 	// Trace is told of every statement that is run, for tests of how much work an
 	// answer takes; nil means nobody. It may be called by several at a time.
 	Trace func(query string)
@@ -117,6 +121,9 @@ func Open(ctx context.Context, file string, o Options) (*DB, error) {
 
 func (db *DB) open(ctx context.Context, file string) error {
 	synchronous := "FULL"
+	if db.opt.Rebuilt {
+		synchronous = "NORMAL"
+	}
 	if file == ":memory:" {
 		// A file all the same: SQLite in memory has no WAL, so a test of it
 		// would not be a test of what runs.

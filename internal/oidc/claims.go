@@ -36,44 +36,44 @@ func (v *Verifier) checkClaims(iss string, claims map[string]any) (Token, error)
 	if err != nil {
 		return Token{}, err
 	}
-	exp, err := checkTimes(claims, v.now())
+	iat, exp, err := checkTimes(claims, v.now())
 	if err != nil {
 		return Token{}, err
 	}
-	return Token{Issuer: iss, ID: id, Claims: claims, Expires: exp}, nil
+	return Token{Issuer: iss, ID: id, Claims: claims, Expires: exp, Issued: iat}, nil
 }
 
-func checkTimes(claims map[string]any, now time.Time) (exp time.Time, err error) {
+func checkTimes(claims map[string]any, now time.Time) (iat, exp time.Time, err error) {
 	exp, err = timeClaim(claims, "exp")
 	if err != nil {
-		return exp, err
+		return iat, exp, err
 	}
-	iat, err := timeClaim(claims, "iat")
+	iat, err = timeClaim(claims, "iat")
 	if err != nil {
-		return exp, err
+		return iat, exp, err
 	}
 	if _, ok := claims["nbf"]; ok {
 		nbf, err := timeClaim(claims, "nbf")
 		if err != nil {
-			return exp, err
+			return iat, exp, err
 		}
 		if now.Add(Leeway).Before(nbf) {
-			return exp, fmt.Errorf("nbf %s is in the future, it is %s", stamp(nbf), stamp(now))
+			return iat, exp, fmt.Errorf("nbf %s is in the future, it is %s", stamp(nbf), stamp(now))
 		}
 	}
 	switch {
 	case !now.Before(exp.Add(Leeway)):
-		return exp, fmt.Errorf("exp %s is past, it is %s", stamp(exp), stamp(now))
+		return iat, exp, fmt.Errorf("exp %s is past, it is %s", stamp(exp), stamp(now))
 	case now.Add(Leeway).Before(iat):
-		return exp, fmt.Errorf("iat %s is in the future, it is %s", stamp(iat), stamp(now))
+		return iat, exp, fmt.Errorf("iat %s is in the future, it is %s", stamp(iat), stamp(now))
 	case now.Sub(iat) > maxAge:
-		return exp, fmt.Errorf("iat %s is more than %s ago, it is %s", stamp(iat), maxAge, stamp(now))
+		return iat, exp, fmt.Errorf("iat %s is more than %s ago, it is %s", stamp(iat), maxAge, stamp(now))
 	case !exp.After(iat):
-		return exp, errors.New("exp is not after iat")
+		return iat, exp, errors.New("exp is not after iat")
 	case exp.Sub(iat) > maxLifetime:
-		return exp, fmt.Errorf("token lives %s, at most %s are accepted", exp.Sub(iat), maxLifetime)
+		return iat, exp, fmt.Errorf("token lives %s, at most %s are accepted", exp.Sub(iat), maxLifetime)
 	}
-	return exp, nil
+	return iat, exp, nil
 }
 
 func stringClaim(claims map[string]any, name string) (string, error) {

@@ -89,6 +89,7 @@ type Token struct {
 	Claims map[string]any
 	// Expires is exp. The token is accepted until Leeway after it.
 	Expires time.Time
+	Issued  time.Time // iat
 }
 
 // New checks the configuration and returns a Verifier. It reads key files, and leaves
