@@ -106,11 +106,18 @@ func TestClosureGoesThroughABucketOfWhichTenPercentFail(t *testing.T) {
 }
 
 // The bucket answers nothing but 503 for some seconds in the middle of a push, and again
-// in the middle of a pull.
+// in the middle of a pull. Redirects are off: a Nix that fetches from the bucket itself
+// gives it five seconds.
 func TestPushAndPullOutliveABucketThatIsDown(t *testing.T) {
 	t.Parallel()
 	b := startBucket(t)
-	s := b.server(t)
+	s := b.idleServer(t)
+	file := filepath.Join(t.TempDir(), "server.toml")
+	if err := os.WriteFile(file, []byte("[storage]\ntype = \"s3\"\nredirect = \"never\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.args = []string{"-f", file} // the rest is in the environment
+	s.startOn("127.0.0.1:0")
 	tok, key := s.cache("main", true)
 	top := build(t, "", network)[0]
 	b.proxy.Reset()
