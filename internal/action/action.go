@@ -286,7 +286,7 @@ func (r *run) choose(ctx context.Context, system string) ([]nixcli.Host, error) 
 			attrs = append(attrs, at)
 		}
 	}
-	r.Runner.Group(fmt.Sprintf("Evaluate %d outputs of %s", len(attrs), r.in.Flake))
+	r.Runner.Group(fmt.Sprintf("Evaluate %s (%d to be built)", r.in.Flake, len(attrs)))
 	defer r.Runner.EndGroup()
 	return evaluate(ctx, r.Nix, r.in.Flake, attrs, r.in.EvalJobs, func(h nixcli.Host) {
 		if h.Err != nil {

@@ -35,7 +35,7 @@ func (r *run) toMatrix(ctx context.Context, jobs []*job, system string) {
 		default:
 			some = append(some, j.host)
 			if evaluated {
-				row.Result, row.Reason, row.StorePath = report.Planned, "built by a job of the matrix", j.host.OutPath
+				row.Result, row.StorePath = report.Planned, j.host.OutPath
 			}
 		}
 		p := planned{Name: row.Name, System: row.System, Path: row.StorePath, Result: string(row.Result), Reason: row.Reason}
