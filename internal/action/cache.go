@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/org/attic-action/internal/api"
 	"github.com/org/attic-action/internal/client"
 	"github.com/org/attic-action/internal/github"
 	"github.com/org/attic-action/internal/nix"
@@ -108,8 +109,22 @@ func (c *Remote) complete(ctx context.Context, paths []nix.StorePath, complete m
 	return nil
 }
 
-// Pin is not spoken by the client yet.
-func (c *Remote) Pin(context.Context, string, nix.StorePath, int) error { return ErrNoPins }
+// Pin makes a path, all of which was just pushed or found on the cache, the newest revision of a pin.
+func (c *Remote) Pin(ctx context.Context, name string, path nix.StorePath, keep int) error {
+	in := api.PinRequest{StorePath: path.String(), Keep: keep}
+	_, err := c.Client.SetPin(ctx, c.Name, name, in)
+	if e := client.APIError(err); e != nil && e.Name == api.MissingReferences && len(e.References) <= api.MaxPinUpstream {
+		// What the cache lacks was left out of the push, because upstream has it. Paths that somebody else pushed before,
+		// with a client that does not tell the server so, refer to it.
+		in.Upstream = e.References
+		_, err = c.Client.SetPin(ctx, c.Name, name, in)
+	}
+	switch client.Status(err) {
+	case 401, 403, 404, 405: // no right to it, or a server without pins
+		return ErrNoPins
+	}
+	return err
+}
 
 // Push pushes the closure of a path. A closure of which paths failed is an error that names the first of them.
 func (c *Remote) Push(ctx context.Context, path nix.StorePath) (Sent, error) {

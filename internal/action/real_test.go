@@ -14,11 +14,13 @@ import (
 	"time"
 
 	"github.com/org/attic-action/internal/action"
+	"github.com/org/attic-action/internal/api"
 	"github.com/org/attic-action/internal/client"
 	"github.com/org/attic-action/internal/github"
 	"github.com/org/attic-action/internal/nixcli"
 	"github.com/org/attic-action/internal/push"
 	"github.com/org/attic-action/internal/server/servertest"
+	"github.com/org/attic-action/internal/token"
 )
 
 // machine is a runner with a real Nix and an empty store of its own, at the usual place within root.
@@ -36,6 +38,7 @@ func newMachine(t *testing.T, bin, root, server, token string) *machine {
 	dir := t.TempDir()
 	m := &machine{t: t, bin: bin, root: root, env: map[string]string{
 		"GITHUB_ACTIONS": "true", "RUNNER_TEMP": dir, "NIX_CONFIG": offline,
+		"GITHUB_REPOSITORY": "acme/infra", "GITHUB_REF": "refs/heads/main", "GITHUB_EVENT_NAME": "push",
 		"XDG_CACHE_HOME": filepath.Join(dir, "cache"), // Nix remembers for an hour what a cache does not have
 		"INPUT_SERVER":   server, "INPUT_CACHE": "system", "INPUT_TOKEN": token,
 	}}
@@ -150,14 +153,22 @@ func TestAnotherMachineFindsWhatOneHasBuilt(t *testing.T) {
 				srv := servertest.Start(t)
 				srv.CreateCache(t, "system", public)
 				flake := realFlake(t)
-				builder := newMachine(t, bin, "", srv.URL, srv.Root)
-				out, err := builder.run("flake", flake)
+				mayPin := srv.PinToken(t, []string{"acme/infra/*"}, servertest.Grant{Caches: "system", Perm: token.Pull | token.Push})
+				builder := newMachine(t, bin, "", srv.URL, mayPin)
+				out, err := builder.run("flake", flake, "keep", "3")
 				if err != nil || out["hosts"] != `["db.prod","web"]` || out["failed-hosts"] != "[]" || out["pushed-bytes"] == "0" || !strings.HasPrefix(out["cache-public-key"], "system:") {
 					t.Fatalf("outputs %q, %v\n%s", out, err, &builder.log)
 				}
 				var paths map[string]string
 				if err := json.Unmarshal([]byte(out["paths"]), &paths); err != nil {
 					t.Fatal(err)
+				}
+				for host, path := range paths {
+					resp, text := srv.Do(t, http.MethodGet, api.Expand(api.PinRoute, "cache", "system", "name", "acme/infra/main/"+host), srv.Root, "")
+					var pin api.Pin
+					if err := json.Unmarshal([]byte(text), &pin); err != nil || pin.Keep != 3 || len(pin.Revisions) != 1 || pin.Revisions[0].StorePath != path {
+						t.Errorf("pin of %s: %s %s\n%s", host, resp.Status, text, &builder.log)
+					}
 				}
 
 				filtered := newMachine(t, bin, "", srv.URL, srv.Root)

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // runnerFile reads one of the files that a runner reads after a step, and returns what it sets.
@@ -214,4 +216,31 @@ func TestPostStepKeepsATokenThatWasGiven(t *testing.T) {
 	if err := s.post(t); err != nil || len(e.tokens) != 0 {
 		t.Errorf("error %v, given back %q", err, e.tokens)
 	}
+}
+
+// A build of hours outlives its token: the netrc always has one that is good, and leaves a new one to the later steps.
+func TestNetrcIsRenewedWhileTheJobRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, map[string]string{"web": "x86_64-linux"})
+		s.pusher.config.IsPublic = false
+		start := time.Now()
+		age := func() time.Duration {
+			s.nextStep(t)
+			return time.Since(s.server.given[firstPassword(filepath.Join(s.env["STATE_dir"], "netrc"))])
+		}
+		s.nix.building = func(string) {
+			for time.Since(start) < time.Hour {
+				time.Sleep(time.Minute)
+				if a := age(); a > 12*time.Minute {
+					t.Fatalf("after %v the token is %v old, of 15 minutes", time.Since(start), a)
+				}
+			}
+		}
+		if err := s.run(t); err != nil || age() > time.Minute {
+			t.Errorf("error %v; the later steps have a token %v old", err, age())
+		}
+		if entries, _ := os.ReadDir(s.env["STATE_dir"]); len(entries) != 2 {
+			t.Errorf("the folder holds %v", entries)
+		}
+	})
 }
