@@ -25,6 +25,9 @@ var (
 	ErrExists = errors.New("object exists already")
 	// ErrRange says that a range lies outside the object.
 	ErrRange = errors.New("range outside the object")
+	// ErrUnavailable says that the store does not answer at present. It was tried
+	// for a while; what comes later may find it well.
+	ErrUnavailable = errors.New("the storage does not answer")
 	// ErrKey says that a key is not one (see ValidKey).
 	ErrKey = errors.New("not an object key")
 )

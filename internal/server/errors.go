@@ -123,6 +123,9 @@ func classify(ctx context.Context, err error) *statusError {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, spool.ErrBudget):
 		return &statusError{status: http.StatusServiceUnavailable, name: "Overloaded",
 			msg: "The server was too busy for this request.", retryAfter: 5, cause: err}
+	case errors.Is(err, blob.ErrUnavailable):
+		return &statusError{status: http.StatusServiceUnavailable, name: "Unavailable",
+			msg: "The server's storage does not answer at present.", retryAfter: 10, cause: err}
 	case errors.Is(err, blob.ErrNotFound):
 		// Not 503: Nix would come again five times, where another cache or a build would help.
 		return &statusError{status: http.StatusNotFound, name: api.NoSuchObject,

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/org/attic-action/internal/blob"
 	"github.com/org/attic-action/internal/spool"
 )
 
@@ -82,6 +84,7 @@ func TestErrorsHaveTheirAnswers(t *testing.T) {
 	}{
 		{spool.ErrFull, 507},
 		{context.DeadlineExceeded, 503},
+		{fmt.Errorf("put: %w", blob.ErrUnavailable), 503},
 		{errors.Join(errBody, io.ErrUnexpectedEOF), 400},
 		{forbidden("x"), 403},
 	} {

@@ -226,7 +226,7 @@ func (r *reader) resume() error {
 		r.barren = 0
 	}
 	if r.barren++; r.barren > maxBarren {
-		return fmt.Errorf("the body broke %d times in a row: %s", r.barren, line(innermost(r.broke).Error()))
+		return fmt.Errorf("%w: the body broke %d times in a row: %s", blob.ErrUnavailable, r.barren, line(innermost(r.broke).Error()))
 	}
 	if r.barren > 1 {
 		pause, _ := r.store.pauseAfter(&refusal{transient: true, err: r.broke}, r.barren-2)

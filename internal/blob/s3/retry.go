@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"time"
+
+	"github.com/org/attic-action/internal/blob"
 )
 
 const (
@@ -82,7 +84,7 @@ func (s *Store) retryOpen(ctx context.Context, patience time.Duration, once func
 			failed = time.Now()
 		}
 		if time.Since(failed)+pause > patience {
-			return fmt.Errorf("%w (attempt %d, given up)", err, n+1)
+			return fmt.Errorf("%w: %w (attempt %d, given up)", blob.ErrUnavailable, err, n+1)
 		}
 		if err := sleep(ctx, pause); err != nil {
 			return err

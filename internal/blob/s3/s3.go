@@ -218,12 +218,19 @@ func (s *Store) httpClient(dial func(context.Context, string, string) (net.Conn,
 
 // Check makes one cheap request that needs the credentials, the bucket and the
 // region to be right. What only a human can mend is ErrSetup, with a line that
-// says what to do. A service that does not answer is given ten seconds.
+// says what to do. A service that refuses connections is given ten seconds, one
+// that says nothing at all thirty.
 func (s *Store) Check(ctx context.Context) error {
-	err := s.retry(ctx, min(s.patience, 10*time.Second), func(ctx context.Context, _ *watch) error {
+	patience := min(s.patience, 10*time.Second)
+	limited, cancel := context.WithTimeout(ctx, 3*patience)
+	defer cancel()
+	err := s.retry(limited, patience, func(ctx context.Context, _ *watch) error {
 		_, err := s.client.ListObjectsV2(ctx, &awss3.ListObjectsV2Input{Bucket: &s.bucket, MaxKeys: aws.Int32(1)})
 		return err
 	})
+	if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("%w: %w", blob.ErrUnavailable, &refusal{err: fmt.Errorf("no word from %s", s.where)})
+	}
 	var r *refusal
 	switch {
 	case errors.Is(err, blob.ErrNotFound):

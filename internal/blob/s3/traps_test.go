@@ -223,7 +223,8 @@ func TestPatienceEnds(t *testing.T) {
 	f := openFar(t, func(o *Options) { o.Patience = 100 * time.Millisecond })
 	f.proxy.Set(s3test.Faults{Down: true})
 	err := f.Put(t.Context(), "k", blob.Bytes(nil))
-	if err == nil || !strings.Contains(err.Error(), "put k: the service answered 503 SlowDown: by order of the proxy (attempt ") || errors.Is(err, ErrSetup) {
+	if err == nil || !strings.Contains(err.Error(), "put k: the storage does not answer: the service answered 503 SlowDown: by order of the proxy (attempt ") ||
+		errors.Is(err, ErrSetup) || !errors.Is(err, blob.ErrUnavailable) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -548,6 +549,15 @@ func TestSetupErrorsSayWhatToDo(t *testing.T) {
 	err := open(t, o).Check(t.Context())
 	if err == nil || errors.Is(err, ErrSetup) || !strings.Contains(err.Error(), "refused") || !strings.Contains(err.Error(), "check storage.endpoint") {
 		t.Errorf("nobody there: %v; it may be there soon", err)
+	}
+}
+
+func TestCheckOfAServiceThatSaysNothingEnds(t *testing.T) {
+	f := openFar(t, func(o *Options) { o.Patience = 50 * time.Millisecond })
+	f.proxy.Set(s3test.Faults{StallHead: 1 << 30})
+	err := f.Check(t.Context())
+	if !errors.Is(err, blob.ErrUnavailable) || !strings.Contains(err.Error(), "no word from "+f.proxy.URL+"; check storage.endpoint") {
+		t.Errorf("got %v", err)
 	}
 }
 
