@@ -36,6 +36,7 @@ import (
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/smithy-go/logging"
 
 	"github.com/org/attic-action/internal/blob"
 )
@@ -140,7 +141,8 @@ func credentialsOf(ctx context.Context, o Options) (aws.CredentialsProvider, err
 	if o.AccessKeyID != "" {
 		return credentials.NewStaticCredentialsProvider(o.AccessKeyID, o.SecretAccessKey, o.SessionToken), nil
 	}
-	cfg, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithRegion(o.Region))
+	cfg, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithRegion(o.Region),
+		awsconfig.WithLogger(logging.Nop{})) // its default writes to stderr by itself
 	if err != nil {
 		return nil, fmt.Errorf("%w: find credentials: %w", ErrSetup, err)
 	}
