@@ -64,7 +64,10 @@ func (r *run) aggregate(ctx context.Context) error {
 	}
 	for _, p := range plan {
 		row := report.Host{Name: p.Name, System: p.System, Result: report.Result(p.Result), Reason: p.Reason, StorePath: p.Path}
-		path, _ := nix.ParseStorePath(p.Path)
+		path, err := nix.ParseStorePath(p.Path)
+		if err != nil {
+			row.StorePath = "" // it did not evaluate, or another job says what it likes
+		}
 		switch {
 		case p.Result == string(report.Cached), p.Result == string(report.Skipped), p.Result == string(report.Failed):
 		case complete[path]:

@@ -17,6 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/org/attic-action/internal/api"
 	"github.com/org/attic-action/internal/github"
 )
 
@@ -36,7 +37,8 @@ type fakeServer struct {
 	refuse   string // body of a 400
 	broken   []int  // statuses of the first exchanges; 0 is a lost connection
 	expires  int
-	asked    string               // for this audience
+	asked    string // for this audience
+	revoked  []string
 	given    map[string]time.Time // when an access token was
 }
 
@@ -86,6 +88,10 @@ func (f *fakeServer) RoundTrip(q *http.Request) (*http.Response, error) {
 		}
 		f.given[fmt.Sprintf("access-%d", len(f.subjects))] = time.Now()
 		return answer(200, fmt.Sprintf(`{"access_token":"access-%d","token_type":"Bearer","expires_in":%d,"scope":%q}`, len(f.subjects), f.expires, f.grants))
+	}
+	if q.URL.Path == api.OIDCRevokeRoute {
+		_ = q.ParseForm()
+		f.revoked = append(f.revoked, q.PostForm.Get("token"))
 	}
 	return answer(404, "")
 }

@@ -30,6 +30,21 @@ func (l *Login) Logout(ctx context.Context) {
 	}
 }
 
+// logoutFormer gives back what the token at hand took the place of, once nobody uses it any more.
+func (l *Login) logoutFormer(ctx context.Context) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	held := l.former
+	l.former = nil
+	ctx, cancel := context.WithTimeout(ctx, logoutPatience)
+	defer cancel()
+	for _, h := range held {
+		if l.Now().Before(h.ends) {
+			l.revoke(ctx, h.token)
+		}
+	}
+}
+
 // revoke gives one token back.
 func (l *Login) revoke(ctx context.Context, token string) {
 	if address, err := api.URL(l.Server, api.OIDCRevokeRoute); err == nil {

@@ -215,7 +215,9 @@ func (p *pulls) keep(ctx context.Context) (stop func()) {
 		<-gone
 		if ctx.Err() == nil {
 			p.login.renewSoon()
-			_ = p.writeNetrc(ctx) // the one that is there is good for a while
+			if p.writeNetrc(ctx) == nil { // else the one that is there is good for a while
+				p.login.logoutFormer(ctx)
+			}
 		}
 	}
 }

@@ -239,6 +239,12 @@ func TestNetrcIsRenewedWhileTheJobRuns(t *testing.T) {
 		if err := s.run(t); err != nil || age() > time.Minute {
 			t.Errorf("error %v; the later steps have a token %v old", err, age())
 		}
+		kept := firstPassword(filepath.Join(s.env["STATE_dir"], "netrc"))
+		for token, at := range s.server.given {
+			if time.Since(at) < 15*time.Minute && slices.Contains(s.server.revoked, token) != (token != kept) {
+				t.Errorf("%s: given back %q; the later steps have %s", token, s.server.revoked, kept)
+			}
+		}
 		if entries, _ := os.ReadDir(s.env["STATE_dir"]); len(entries) != 2 {
 			t.Errorf("the folder holds %v", entries)
 		}
