@@ -141,6 +141,7 @@ func (p *program) command() *cobra.Command {
 	p.serveFlags(root)
 	p.serveFlags(serve)
 	root.RunE = p.orVersion(p.serve)
+	root.AddCommand(p.pin(), p.path(), p.why(), p.delete(), p.stats())
 	root.AddCommand(p.token(), p.cache(), p.secret())
 	root.AddCommand(p.audit(), p.recover())
 	root.AddCommand(serve, &cobra.Command{Use: "check-config", Args: noArgs, RunE: p.checkConfig,

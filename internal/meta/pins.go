@@ -294,7 +294,7 @@ func (tx *Tx) dropPins(cacheID int64) error {
 // applyPin makes a pin what its record says. A cache that is not there yet gets its
 // pins from the log behind it.
 func (tx *Tx) applyPin(rec *ledger.Pin) error {
-	cache, err := tx.pinCache(rec.Cache)
+	cache, err := tx.cacheID(rec.Cache)
 	if cache == 0 || err != nil {
 		return err
 	}
@@ -311,47 +311,9 @@ func (tx *Tx) applyPin(rec *ledger.Pin) error {
 }
 
 func (tx *Tx) applyPinDeleted(rec *ledger.PinDeleted) error {
-	cache, err := tx.pinCache(rec.Cache)
+	cache, err := tx.cacheID(rec.Cache)
 	if cache == 0 || err != nil {
 		return err
 	}
 	return tx.dropPin(cache, rec.Name)
-}
-
-// pinCache finds a cache, a soft-deleted one too; 0 is none.
-func (tx *Tx) pinCache(name string) (id int64, err error) {
-	if err = tx.one("SELECT id FROM caches WHERE name = $1", []any{name}, &id); isNotFound(err) {
-		return 0, nil
-	}
-	return id, err
-}
-
-// PinRecords calls each for every pin of every cache that has not expired, as its
-// record.
-func (tx *Tx) PinRecords(each func(*ledger.Pin) error) error {
-	var caches []Cache
-	err := tx.each("SELECT id, name FROM caches ORDER BY id", nil, func(scan func(...any) error) error {
-		var c Cache
-		err := scan(&c.ID, &c.Name)
-		caches = append(caches, c)
-		return err
-	})
-	for _, c := range caches {
-		for after := ""; err == nil; {
-			var page []Pin
-			if page, err = tx.Pins(c.ID, after, batchKeys); len(page) == 0 {
-				break
-			}
-			for _, p := range page {
-				if err == nil {
-					err = each(p.record(c.Name))
-				}
-			}
-			after = page[len(page)-1].Name
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("list pins: %w", err)
-	}
-	return nil
 }

@@ -328,7 +328,15 @@ func TestPinsComeBackFromTheirRecords(t *testing.T) {
 	update(t, db, func(tx *Tx) error { return tx.DeletePin(c.ID, "gone") })
 	records := func(db *DB) (all []string) {
 		view(t, db, func(tx *Tx) error {
-			return tx.PinRecords(func(p *ledger.Pin) error { all = append(all, fmt.Sprintf("%+v", *p)); return nil })
+			rows, err := tx.snapshotPins(Cursor{})
+			for _, row := range rows {
+				r, err := row.record()
+				if err != nil {
+					return err
+				}
+				all = append(all, fmt.Sprintf("%+v", *r.Pin))
+			}
+			return err
 		})
 		return all
 	}
