@@ -283,8 +283,8 @@ func TestStalledConnectionsAreGivenUp(t *testing.T) {
 			f.proxy.Reset()
 			f.proxy.Set(c.faults)
 			c.act(t, f)
-			if n := f.proxy.Counts(); n.Failed != 2 || n.Total() != 3 {
-				t.Errorf("%d requests, %d of them stalled; want 3 and 2", n.Total(), n.Failed)
+			if n := f.proxy.Counts(); n.Failed != 2 || n.Total() < 3 { // a machine may be so busy that one more is given up
+				t.Errorf("%d requests, %d of them stalled; want 3 or more, and 2", n.Total(), n.Failed)
 			}
 		})
 	}
