@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -107,7 +108,7 @@ func (p *program) rebuild(ctx context.Context, cfg *config.Server, replace bool)
 	if err != nil {
 		return nil, err
 	}
-	return res, p.takePlace(file)
+	return res, p.takePlace(file, replace)
 }
 
 // refuseUsed is an error for a database that something was ever done with: a command
@@ -162,7 +163,10 @@ var errUnusable = errors.New("what an earlier attempt has left cannot be opened"
 
 func (p *program) rebuildOnce(ctx context.Context, file string, store blob.Store) (_ *recovery.Result, err error) {
 	layouts := &depot.Layouts{}
-	db, err := meta.Open(ctx, file, meta.Options{Layouts: layouts, Rebuilt: true})
+	plan := planMemory()
+	debug.SetMemoryLimit(plan.GoHeap)
+	debug.SetGCPercent(50)
+	db, err := meta.Open(ctx, file, meta.Options{Layouts: layouts, Rebuilt: true, PageCache: plan.Database})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errUnusable, err)
 	}
@@ -200,16 +204,21 @@ func (p *program) rebuildOnce(ctx context.Context, file string, store blob.Store
 	return res, db.Update(ctx, func(tx *meta.Tx) error { return tx.SetFact(meta.FactStore, []byte(name)) })
 }
 
-// takePlace puts the rebuilt database in its place. What is there goes out of the way
-// first, and is kept.
-func (p *program) takePlace(file string) error {
+// takePlace puts the rebuilt database in its place. One that is there goes out of the
+// way first: it is kept if it may have been used.
+func (p *program) takePlace(file string, keep bool) error {
 	aside := fmt.Sprintf("%s.before-%s", file, time.Now().UTC().Format("20060102-150405"))
 	for _, suffix := range []string{"-shm", "-wal", ""} {
-		err := os.Rename(file+suffix, aside+suffix)
+		var err error
+		if keep {
+			err = os.Rename(file+suffix, aside+suffix)
+		} else {
+			err = os.Remove(file + suffix)
+		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("set the old database aside: %w", err)
 		}
-		if err == nil && suffix == "" {
+		if err == nil && keep && suffix == "" {
 			fmt.Fprintf(p.stderr, "the database that was there is %s now\n", aside)
 		}
 	}

@@ -54,7 +54,8 @@ type Keeper struct {
 	Objects int           // of the log make a checkpoint due; 0 means 1,000
 	Age     time.Duration // of the last checkpoint, if there is any log; 0 means a day
 
-	ShardBytes int64 // of a shard, about; 0 means 12 MiB
+	ShardBytes   int64 // of a shard, about; 0 means 12 MiB
+	ShardRecords int   // of a shard, at most; 0 means no limit
 }
 
 const (
@@ -247,7 +248,7 @@ func (k *Keeper) write(ctx context.Context, r *run) (*run, error) {
 	more := func() bool {
 		records++
 		late := ctx.Err() != nil || time.Since(start) >= stepTime
-		return w.Size() < size && (!late || records < leastRecords)
+		return w.Size() < size && records != k.ShardRecords && (!late || records < leastRecords)
 	}
 	var done bool
 	err = k.DB.View(context.WithoutCancel(ctx), func(tx *meta.Tx) (err error) {

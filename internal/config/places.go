@@ -74,6 +74,7 @@ const (
 	envRS256Secret = "ATTIC_SERVER_TOKEN_RS256_SECRET_BASE64"
 	envHS256       = "ATTIC_SERVER_TOKEN_HS256_SECRET_BASE64"
 	envRootKey     = "ATTIC_SERVER_ROOT_KEY"
+	envRecover     = "ATTIC_SERVER_RECOVER" // cmd/server's own
 
 	// envPrevious at the end of a key's variable makes it a list of previous keys.
 	envPrevious = "_PREVIOUS"

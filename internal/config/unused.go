@@ -36,7 +36,7 @@ func (b *builder) unused(s *Server) error {
 
 // environment lists the variables that are read. Whoever adds one adds it here.
 var environment = []string{
-	envConfig, envDatabase, envRootKey, envRedirect, envCacheBytes,
+	envConfig, envDatabase, envRootKey, envRecover, envRedirect, envCacheBytes,
 	envRS256Public, envRS256Secret, envHS256,
 	envRS256Public + envPrevious, envRS256Secret + envPrevious, envHS256 + envPrevious,
 }

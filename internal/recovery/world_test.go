@@ -163,7 +163,7 @@ func (w *world) stack(file string, b *bucket, journal meta.Journal) (*meta.DB, *
 	w.t.Cleanup(func() { _ = db.Close() }) // closed already, mostly
 	sp := &spool.Dir{Path: w.dir}
 	d := &depot.Depot{DB: db, Blobs: b, Spool: sp, Cut: chunk.Params{Min: 1 << 10, Avg: 4 << 10, Max: 16 << 10}}
-	k := &checkpoint.Keeper{DB: db, Blobs: b, Spool: sp, Now: func() time.Time { return w.now }, Objects: 1, ShardBytes: 4 << 10}
+	k := &checkpoint.Keeper{DB: db, Blobs: b, Spool: sp, Now: func() time.Time { return w.now }, Objects: 1, ShardRecords: 7}
 	return db, d, k
 }
 
