@@ -56,6 +56,7 @@ type bucketBench struct {
 	rtt   time.Duration
 	rate  int64 // MB/s of each connection
 	paths int   // in the database of the start
+	only  string
 	bkt   *farBucket
 }
 
@@ -69,11 +70,12 @@ func bucketFlags(args []string) (*bucketBench, error) {
 	f.DurationVar(&b.rtt, "rtt", 50*time.Millisecond, "how far away the bucket is")
 	f.Int64Var(&b.rate, "rate", 40, "MB/s of each connection to the bucket")
 	f.IntVar(&b.paths, "paths", 1_000_000, "paths in the database of the server that is started")
+	f.StringVar(&b.only, "only", "", "push: no pull and no start; start: nothing else")
 	return b, f.Parse(args)
 }
 
 func (b *bucketBench) run(ctx context.Context) (err error) {
-	if b.closure == "" {
+	if b.closure == "" && b.only != "start" {
 		return errors.New("no closure: pass --closure with a store path, for example the target of /run/current-system")
 	}
 	if b.bin, err = filepath.Abs(b.bin); err != nil {
@@ -88,22 +90,34 @@ func (b *bucketBench) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer b.bkt.close()
+	b.add(row{what: "bucket", value: fmt.Sprintf("versitygw, %s away, %d MB/s a connection", b.rtt, b.rate)})
+	if b.only != "start" {
+		if err := b.roads(ctx); err != nil {
+			return err
+		}
+	}
+	if b.only != "push" {
+		if err := b.start(ctx); err != nil {
+			return err
+		}
+	}
+	b.print()
+	return nil
+}
+
+// roads measures there and back.
+func (b *bucketBench) roads(ctx context.Context) error {
 	if err := b.describe(ctx); err != nil {
 		return err
 	}
-	b.add(row{what: "bucket", value: fmt.Sprintf("versitygw, %s away, %d MB/s a connection", b.rtt, b.rate)})
 	s, err := b.pushes(ctx)
 	if err != nil {
 		return err
 	}
-	if err := b.bucketPulls(ctx, s); err != nil {
-		return err
+	if b.only == "push" {
+		return s.stop()
 	}
-	if err := b.start(ctx); err != nil {
-		return err
-	}
-	b.print()
-	return nil
+	return b.bucketPulls(ctx, s)
 }
 
 // pushes times cold pushes, each into a new bucket, and a push after a rebuild of everything after each. The
