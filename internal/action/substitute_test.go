@@ -225,8 +225,9 @@ func TestNetrcIsRenewedWhileTheJobRuns(t *testing.T) {
 		s.pusher.config.IsPublic = false
 		start := time.Now()
 		age := func() time.Duration {
-			s.nextStep(t)
-			return time.Since(s.server.given[firstPassword(filepath.Join(s.env["STATE_dir"], "netrc"))])
+			s.server.mu.Lock()
+			defer s.server.mu.Unlock()
+			return time.Since(s.server.given[firstPassword(filepath.Join(s.runnerFile(t, "GITHUB_STATE")["dir"], "netrc"))])
 		}
 		s.nix.building = func(string) {
 			for time.Since(start) < time.Hour {
@@ -239,6 +240,7 @@ func TestNetrcIsRenewedWhileTheJobRuns(t *testing.T) {
 		if err := s.run(t); err != nil || age() > time.Minute {
 			t.Errorf("error %v; the later steps have a token %v old", err, age())
 		}
+		s.nextStep(t)
 		kept := firstPassword(filepath.Join(s.env["STATE_dir"], "netrc"))
 		for token, at := range s.server.given {
 			if time.Since(at) < 15*time.Minute && slices.Contains(s.server.revoked, token) != (token != kept) {
