@@ -87,6 +87,9 @@ func readRequest(w http.ResponseWriter, r *http.Request) (Request, *Refusal) {
 		// Two credentials in one request: which one counts should not be a question.
 		return bad("an Authorization header is not accepted here")
 	}
+	if len(r.Header.Values("Content-Type")) > 1 || len(r.Header.Values("Content-Encoding")) > 0 {
+		return bad("the body must be of one type, and not be encoded")
+	}
 	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/x-www-form-urlencoded" {
 		return bad("the body must be application/x-www-form-urlencoded")
 	}

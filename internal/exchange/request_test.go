@@ -34,6 +34,8 @@ func TestRequestsThatAreRefusedForTheirForm(t *testing.T) {
 			return r
 		}, "invalid_request"},
 		{"no content type", func() *http.Request { r := request(good); r.Header.Del("Content-Type"); return r }, "invalid_request"},
+		{"two content types", func() *http.Request { r := request(good); r.Header.Add("Content-Type", "application/json"); return r }, "invalid_request"},
+		{"encoded body", func() *http.Request { r := request(good); r.Header.Set("Content-Encoding", "gzip"); return r }, "invalid_request"},
 		{"two tokens", func() *http.Request { return request(good + "&subject_token=x") }, "invalid_request"},
 		{"two equal scopes", func() *http.Request { return request(good + "&scope=cache:a:pull&scope=cache:a:pull") }, "invalid_request"},
 		{"unknown parameter twice", func() *http.Request { return request(good + "&x=1&x=2") }, "invalid_request"},

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -22,6 +24,9 @@ func parseObject(b []byte) (map[string]any, error) {
 	if !json.Valid(b) {
 		return nil, errors.New("is not JSON")
 	}
+	if halfCharacter(b) {
+		return nil, errors.New("holds half a character, which readers replace by different ones")
+	}
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.UseNumber()
 	v, err := parseValue(d, 0)
@@ -33,6 +38,30 @@ func parseObject(b []byte) (map[string]any, error) {
 		return nil, errors.New("is not a JSON object")
 	}
 	return obj, nil
+}
+
+// halfCharacter looks in valid JSON for an escaped surrogate without its other half.
+func halfCharacter(b []byte) bool {
+	unit := func(i int) rune { // of an escape at i, or 0
+		if i+6 > len(b) || b[i] != '\\' || b[i+1] != 'u' {
+			return 0
+		}
+		n, _ := strconv.ParseUint(string(b[i+2:i+6]), 16, 16) // valid JSON has four digits
+		return rune(n)
+	}
+	for i := 0; i < len(b); i++ {
+		if b[i] != '\\' {
+			continue
+		}
+		if r := unit(i); utf16.IsSurrogate(r) {
+			if utf16.DecodeRune(r, unit(i+6)) == utf8.RuneError {
+				return true
+			}
+			i += 6
+		}
+		i++ // what is escaped; digits are no backslashes
+	}
+	return false
 }
 
 func parseValue(d *json.Decoder, depth int) (any, error) {

@@ -10,6 +10,7 @@ import (
 	"io"
 	"math/big"
 	"os"
+	"slices"
 )
 
 // Bounds on a key set.
@@ -70,6 +71,11 @@ func parseKey(jwk map[string]any) (keyName, crypto.PublicKey) {
 	}
 	if use, ok := jwk["use"]; ok && use != "sig" {
 		return keyName{}, nil
+	}
+	if ops, ok := jwk["key_ops"]; ok {
+		if list, _ := ops.([]any); !slices.Contains(list, any("verify")) {
+			return keyName{}, nil
+		}
 	}
 	name := keyName{kid: kid}
 	var key crypto.PublicKey

@@ -25,6 +25,7 @@ func TestParseKeysLeavesOutKeysThatAreNotFit(t *testing.T) {
 		"huge exponent":                fmt.Sprintf(`{"kty":"RSA","kid":"k","n":%q,"e":%q}`, strong, e(1<<40+1)),
 		"no kid":                       fmt.Sprintf(`{"kty":"RSA","n":%q,"e":%q}`, strong, e(65537)),
 		"for encryption":               fmt.Sprintf(`{"kty":"RSA","use":"enc","kid":"k","n":%q,"e":%q}`, strong, e(65537)),
+		"for other operations":         fmt.Sprintf(`{"kty":"RSA","key_ops":["encrypt"],"kid":"k","n":%q,"e":%q}`, strong, e(65537)),
 		"for another algorithm":        fmt.Sprintf(`{"kty":"RSA","alg":"RS512","kid":"k","n":%q,"e":%q}`, strong, e(65537)),
 		"symmetric":                    `{"kty":"oct","kid":"k","k":"c2VjcmV0"}`,
 		"symmetric, as if for RS256":   `{"kty":"oct","alg":"RS256","kid":"k","k":"c2VjcmV0"}`,
@@ -37,6 +38,9 @@ func TestParseKeysLeavesOutKeysThatAreNotFit(t *testing.T) {
 		}
 	}
 	good := fmt.Sprintf(`{"kty":"RSA","kid":"k","n":%q,"e":%q}`, strong, e(65537))
+	if _, err := parseKeys([]byte(strings.Replace(`{"keys":[`+good+`]}`, `"kid"`, `"key_ops":["sign","verify"],"kid"`, 1))); err != nil {
+		t.Errorf("a key to verify with: %v", err)
+	}
 	if keys, err := parseKeys([]byte(`{"keys":[{"kty":"new","kid":"x"},` + good + `]}`)); err != nil || len(keys) != 1 {
 		t.Errorf("a good key beside an unknown one: got %v, %v", keys, err)
 	}
@@ -69,6 +73,7 @@ func FuzzParseObject(f *testing.F) {
 	f.Add([]byte(`{"a":1,"\u0061":2}`))
 	f.Add([]byte(`{"a":[[[[[[[[[1]]]]]]]]]}`))
 	f.Add([]byte(`{} {}`))
+	f.Add([]byte(`{"a":"\ud83d\ude00","b":"\\ud800"}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		obj, err := parseObject(b)
 		if err != nil {

@@ -222,6 +222,11 @@ func TestVerifyRefusesJSONThatHasTwoMeanings(t *testing.T) {
 		{"comma at the end", []byte(strings.TrimSuffix(string(good), "}") + ",}"), "JSON"},
 		{"NaN", more(`"x":NaN`), "JSON"},
 		{"not UTF-8", more("\"x\":\"\xff\""), "UTF-8"},
+		{"half a character", more(`"x":"\ud800"`), "half"},
+		{"half a character, the other half", more(`"x":"\udc00a"`), "half"},
+		{"half a character before another escape", more(`"x":"\ud83d\n"`), "half"},
+		{"two first halves", more(`"x":"\ud83d\ud83d\ude00"`), "half"},
+		{"half a character in a name", more(`"\ud800":"x"`), "half"},
 		{"byte order mark", append([]byte("\xef\xbb\xbf"), good...), "JSON"},
 		{"deep nesting", more(`"x":` + strings.Repeat("[", 50) + strings.Repeat("]", 50)), "deeper"},
 	} {
