@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/org/attic-action/internal/depot"
@@ -37,7 +38,7 @@ func (s *Server) redirect(w http.ResponseWriter, r *http.Request, nar *depot.NAR
 		return false
 	}
 	u, err := url.Parse(target)
-	if err != nil || !s.reaches(r, u) {
+	if err != nil || !s.reaches(r, u) || s.redirected.again(r, key, s.Now()) {
 		return false
 	}
 	h := w.Header()
@@ -46,6 +47,39 @@ func (s *Server) redirect(w http.ResponseWriter, r *http.Request, nar *depot.NAR
 	h.Set("Content-Length", "0")
 	w.WriteHeader(http.StatusTemporaryRedirect)
 	return true
+}
+
+// redirects remembers for a short while whom we have sent where. Nix tries again when a bucket refuses it or cannot
+// be reached, at once and with us; then it gets the bytes from here, with all the patience that we have with
+// buckets. Its zero value is ready.
+type redirects struct {
+	mu   sync.Mutex
+	sent map[string]time.Time
+}
+
+const (
+	retriesWithin = 10 * time.Second // Nix begins with a quarter of a second
+	maxRedirects  = 4096             // remembered
+)
+
+// again tells whether this Nix was sent to the object just now, and notes that it is.
+func (d *redirects) again(r *http.Request, object string, now time.Time) bool {
+	agent := r.UserAgent()
+	if !strings.Contains(agent, "Nix/") {
+		return false
+	}
+	key := strings.Join([]string{recordOf(r).address.String(), shorten(agent), object}, " ")
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	at, ok := d.sent[key]
+	if ok && now.Sub(at) < retriesWithin {
+		return true
+	}
+	if d.sent == nil || len(d.sent) >= maxRedirects {
+		d.sent = map[string]time.Time{}
+	}
+	d.sent[key] = now
+	return false
 }
 
 // plainRange tells whether a Range is none, or one that every store answers as we would: "bytes=5-", "bytes=5-9".

@@ -111,9 +111,11 @@ type Server struct {
 	caches  cacheList
 	keys    keyring
 	touched touches
-	heavy   gates
-	rates   rates
-	busy    busy
+
+	redirected redirects
+	heavy      gates
+	rates      rates
+	busy       busy
 }
 
 // Limits bound what one client, and all of them together, can hold. A zero
