@@ -56,6 +56,16 @@ func (b *Bytes) Used() int64 {
 	return b.used
 }
 
+// Waiting is how many tasks wait now.
+func (b *Bytes) Waiting() int {
+	if b == nil {
+		return 0
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.waiting)
+}
+
 // Acquire takes n bytes. It waits while they are taken, until ctx ends, and returns ctx's error then. More
 // than Total is Total: such a request runs alone. release gives the bytes back; calling it twice is harmless.
 func (b *Bytes) Acquire(ctx context.Context, n int64) (release func(), err error) {
