@@ -339,6 +339,19 @@ func TestPolicyToPasteIsSafeToPaste(t *testing.T) {
 	}
 }
 
+// The policy names no events, so it accepts those that policies accept by themselves, and nothing else is promised.
+func TestPolicyToPastePromisesWhatItHolds(t *testing.T) {
+	for _, event := range append(trust.DefaultEvents, "release", "workflow_run", "pull_request_target") {
+		e := &RefusedError{Cache: "system", Claims: []github.Claim{
+			{Name: "repository_id", Value: "74"}, {Name: "ref", Value: "refs/heads/main"}, {Name: "event_name", Value: event}, {Name: "iss", Value: githubIssuer},
+		}}
+		accepted := slices.Contains(trust.DefaultEvents, event)
+		if strings.Contains(e.Block(), "would accept it:") != accepted || strings.Contains(e.Block(), "though no "+event) == accepted {
+			t.Errorf("%s:\n%s", event, e.Block())
+		}
+	}
+}
+
 // A pull request's ref is no branch, and a policy for it would let unreviewed code write.
 func TestNoPolicyIsOfferedForAPullRequest(t *testing.T) {
 	for name, claims := range map[string][]github.Claim{

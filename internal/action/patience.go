@@ -31,7 +31,7 @@ func (p patience) do(ctx context.Context, try func(ctx context.Context) error) e
 		if err == nil || !errors.As(err, &again) {
 			return err
 		}
-		wait := max(again.after, 500*time.Millisecond<<min(attempt, 4)) // up to 8 s
+		wait := max(again.after, 500*time.Millisecond<<min(attempt, 3)) // up to 4 s
 		wait += rand.N(wait/2 + 1)                                      // the jobs of a matrix come back apart
 		if p.now().Add(wait).After(deadline) {
 			return err

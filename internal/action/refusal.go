@@ -40,10 +40,11 @@ func (e *RefusedError) Block() string {
 		fmt.Fprintf(&b, "The server's log says why at request %s.\n", clean(e.Answer.RequestID))
 	}
 	if p, ok := e.policy(); ok {
-		fmt.Fprintf(&b, "\nThis policy in server.toml would accept it:\n\n%s\nor, on the server, at once:\n\n  %s\n", p.toml(), p.command())
+		accepts := "it"
 		if p.event != "" {
-			fmt.Fprintf(&b, "\nThe event %s is not among those that get a token unless a policy names it (events); read about it in docs/trust.md first.\n", clean(p.event))
+			accepts = "a push to this ref, though no " + clean(p.event) + ", which a policy has to name (docs/trust.md says why)"
 		}
+		fmt.Fprintf(&b, "\nThis policy in server.toml would accept %s:\n\n%s\nor, on the server, at once:\n\n  %s\n", accepts, p.toml(), p.command())
 	}
 	return b.String()
 }
@@ -90,7 +91,7 @@ func (e *RefusedError) policy() (policy, bool) {
 		p.Issuer = iss
 	}
 	switch event := claims["event_name"]; event {
-	case "push", "workflow_dispatch", "schedule", "release", "merge_group":
+	case "push", "workflow_dispatch", "schedule":
 	default:
 		p.event = event
 	}
