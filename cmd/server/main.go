@@ -105,7 +105,12 @@ const help = `A Nix binary cache that speaks Attic's protocol.
 Without anything configured it serves on 127.0.0.1:8080, keeps everything under
 --data (else $XDG_DATA_HOME/attic-server), and prints the line that makes a token.
 -f reads a server.toml; one written for Attic is accepted. SIGTERM and SIGINT
-finish what is in flight, within 25 seconds.
+finish what is in flight, within 25 seconds. Called as atticd or atticadm, it takes
+what those take.
+
+On fly.io (FLY_APP_NAME) it listens on [::]:8080 and is https://APP.fly.dev/. With
+BUCKET_NAME and what belongs to it, as "fly storage create" sets them, contents go
+into that bucket. Called by root, it acts as the user who owns the data.
 
 Exit codes: 0 stopped as asked; 1 an error, in one line; 2 the command line is
 wrong; 78 the configuration is wrong, or the secrets, or the bucket refuses them,
@@ -133,7 +138,7 @@ func (p *program) command() *cobra.Command {
 	flags.StringVar(&p.logFormat, "log-format", "text", "text or json")
 	root.AddCommand(p.makeToken())
 	if name == "atticadm" {
-		root.Use, root.Short = "atticadm", "Make access tokens"
+		root.Use, root.Short, root.Long = "atticadm", "Make access tokens", "Makes access tokens, as Attic's atticadm does. The same program is attic-server, which can do more."
 		root.RunE = p.orVersion(func(*cobra.Command, []string) error { return usageError{errors.New("no command; there is make-token")} })
 		return root
 	}
@@ -145,7 +150,10 @@ func (p *program) command() *cobra.Command {
 	root.AddCommand(p.token(), p.cache(), p.secret())
 	root.AddCommand(p.audit(), p.recover())
 	root.AddCommand(serve, &cobra.Command{Use: "check-config", Args: noArgs, RunE: p.checkConfig,
-		Short: "Read the configuration, keys included, and stop"})
+		Short: "Read the configuration, keys included, and stop",
+		Long: `Read the configuration, keys included, and stop. What is wrong is one line with its
+place, and exit code 78; what has no use, or another meaning here than in Attic, is a
+warning each. Nothing is opened or made, neither the database nor the storage.`})
 	root.AddCommand(p.trust())
 	return root
 }

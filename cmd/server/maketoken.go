@@ -47,7 +47,14 @@ func (p *program) makeToken() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "make-token --sub SUBJECT --validity DURATION [--pull PATTERN]...",
 		Short: "Print an access token", Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return p.printToken(cmd.Context(), req) },
+		Long: `Print an access token, on stdout and nothing else there. It is signed with the token
+secret and good at once, whether or not a server runs; one that runs, or its database,
+lists it for "token list" and "token revoke".
+
+A PATTERN is the name of a cache, with * for any letters. Of the patterns that match a
+name the first one decides, in the order of the flags below.`,
+		Example: "  attic-server make-token --sub laptop --validity 1y --pull system --push system",
+		RunE:    func(cmd *cobra.Command, _ []string) error { return p.printToken(cmd.Context(), req) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&req.sub, "sub", "", "who the token is for")
