@@ -202,6 +202,7 @@ func (e *Exchange) mint(ctx context.Context, r Request, id oidc.Token, c choice,
 		IssuedAt: &now,
 		Expires:  &expires,
 		Pins:     c.pins,
+		Origin:   origin(id.Claims, c.policies),
 	}
 	for _, it := range c.entries {
 		if err := claims.Caches.Add(it.cache, it.perm); err != nil {

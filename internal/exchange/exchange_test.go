@@ -160,6 +160,9 @@ func TestExchangeIssuesWhatThePolicyGrants(t *testing.T) {
 	if claims.Caches.For("system") != token.Pull|token.Push || claims.Caches.For("other") != 0 || strings.Join(claims.Pins, " ") != "acme/infra/*" {
 		t.Errorf("got caches %v, pins %v", claims.Caches, claims.Pins)
 	}
+	if o := claims.Origin; o["policy"] != "infra" || o["repository_id"] != "123456789" || o["run_id"] != "9000000001" || o["run_attempt"] != "1" || len(o["sha"]) != 40 || o["actor_id"] != "1201" {
+		t.Errorf("the token does not lead to its job: %v", o)
+	}
 	if rec.Header().Get("Cache-Control") != "no-store" {
 		t.Error("the answer may be cached")
 	}

@@ -21,6 +21,20 @@ func (e *Exchange) record(event audit.Event, id string, from netip.Addr) {
 	e.Audit(event)
 }
 
+// originClaims lead from whatever a token did to the job that it was given to.
+var originClaims = []string{"repository_id", "run_id", "run_attempt", "sha", "actor_id", "workflow_ref"}
+
+// origin is what an access token says of itself.
+func origin(id map[string]any, policies []string) map[string]string {
+	out := map[string]string{"policy": strings.Join(policies, ",")}
+	for _, name := range originClaims {
+		if s, ok := id[name].(string); ok && s != "" {
+			out[name] = clean(s)
+		}
+	}
+	return out
+}
+
 // granted is the record of a token that was issued.
 func granted(claims token.Claims, c choice, scope string, id map[string]any) audit.Event {
 	var caches []string

@@ -90,7 +90,7 @@ func internal(doing string, err error) *Refusal {
 // loggedClaims say who asked. None of them is secret.
 var loggedClaims = []string{
 	"iss", "sub", "repository", "repository_id", "repository_owner_id", "ref", "event_name",
-	"environment", "job_workflow_ref", "runner_environment", "run_id", "run_attempt", "sha", "actor", "actor_id",
+	"environment", "workflow_ref", "job_workflow_ref", "runner_environment", "run_id", "run_attempt", "sha", "actor", "actor_id",
 }
 
 // chosenClaims returns claims for the log, escaped and bounded: they are outside text,

@@ -57,6 +57,9 @@ func (s *Server) finishEvent(r *http.Request, w *stream, rec *record, status int
 		e.Address = rec.address.String()
 	}
 	e.Subject, e.Token, e.Unverified = rec.caller.subject(), rec.caller.tokenID(), rec.caller.claims == nil
+	if c := rec.caller.claims; c != nil && c.Origin != nil {
+		e.Policy, e.Claims = c.Origin["policy"], c.Origin
+	}
 	e.Status, e.Bytes, e.Result = status, w.read, resultOf(status)
 	switch {
 	case bad:

@@ -18,7 +18,7 @@ func TestWhatChangesSomethingIsAudited(t *testing.T) {
 	seen := new(events)
 	s := servertest.Start(t, func(s *server.Server) { s.Audit = seen.add })
 	exp := time.Now().Add(time.Hour)
-	claims := token.Claims{Subject: "ci", ID: "J1", Expires: &exp}
+	claims := token.Claims{Subject: "ci", ID: "J1", Expires: &exp, Origin: map[string]string{"policy": "infra", "run_id": "9"}}
 	if err := claims.Caches.Add("c", token.All); err != nil {
 		t.Fatal(err)
 	}
@@ -39,6 +39,9 @@ func TestWhatChangesSomethingIsAudited(t *testing.T) {
 		t.Helper()
 		if e.Request != resp.Header.Get("X-Request-Id") || e.Request == "" {
 			t.Errorf("request id %q, in the answer %q", e.Request, resp.Header.Get("X-Request-Id"))
+		}
+		if e.Policy != "infra" || e.Claims["run_id"] != "9" {
+			t.Errorf("the record does not lead to the job: %+v", e)
 		}
 		if e.Subject != "ci" || e.Token != "J1" || e.Cache != "c" || e.Result != result || e.Status != resp.StatusCode ||
 			!strings.Contains(e.Object, object) || e.Address != "127.0.0.1" || e.Time.IsZero() || e.Unverified {

@@ -11,13 +11,14 @@ import (
 // Names of the two private claims.
 const (
 	atticClaim = "https://jwt.attic.rs/v1"
-	pinsClaim  = "https://github.com/org/attic-action/v1"
+	ourClaim   = "https://github.com/org/attic-action/v1"
 )
 
 // Limits of the claim that is ours.
 const (
-	maxPins = 1024
-	maxPin  = 512 // bytes
+	maxPins   = 1024
+	maxPin    = 512 // bytes
+	maxOrigin = 16  // members
 )
 
 // Claims are what a token says.
@@ -31,6 +32,9 @@ type Claims struct {
 	IssuedAt  *time.Time
 	Caches    Grants
 	Pins      []string // patterns of pin names that its bearer may set
+	// Origin says what the token was given for: the policy, and of the ID token what
+	// leads to the job. It grants nothing; records show it.
+	Origin map[string]string
 }
 
 // parseClaims reads the payload of a token. The shapes of registered claims are
@@ -52,8 +56,11 @@ func parseClaims(payload []byte) (*Claims, error) {
 		{Name: atticClaim, Read: func() error {
 			return s.Members([]jsonscan.Field{{Name: "caches", Read: func() (err error) { c.Caches, err = readCaches(s); return }}})
 		}},
-		{Name: pinsClaim, Optional: true, Read: func() error {
-			return s.Members([]jsonscan.Field{{Name: "pins", Read: func() (err error) { c.Pins, err = readPins(s); return }}})
+		{Name: ourClaim, Optional: true, Read: func() error {
+			return s.Members([]jsonscan.Field{
+				{Name: "pins", Optional: true, Read: func() (err error) { c.Pins, err = readPins(s); return }},
+				{Name: "act", Optional: true, Read: func() (err error) { c.Origin, err = readOrigin(s); return }},
+			})
 		}},
 	})
 	if err != nil {
@@ -137,6 +144,19 @@ func readPins(s *jsonscan.Scanner) ([]string, error) {
 		return err
 	})
 	return pins, err
+}
+
+func readOrigin(s *jsonscan.Scanner) (map[string]string, error) {
+	origin := map[string]string{}
+	err := s.Object(func(name string) error {
+		text, err := s.Text()
+		if err == nil && len(origin) == maxOrigin {
+			err = s.Wrong("not at most %d members", maxOrigin)
+		}
+		origin[name] = text
+		return err
+	})
+	return origin, err
 }
 
 // ValidPin reports whether s can be the pattern of a pin's name: printable

@@ -70,7 +70,7 @@ func (c Claims) encode() ([]byte, error) {
 		{"aud", c.Audience, c.Audience == nil},
 		{"jti", c.ID, c.ID == ""},
 		{atticClaim, map[string]any{"caches": c.Caches}, false},
-		{pinsClaim, map[string]any{"pins": c.Pins}, c.Pins == nil},
+		{ourClaim, ours(c), c.Pins == nil && len(c.Origin) == 0},
 	} {
 		if m.left {
 			continue
@@ -84,6 +84,18 @@ func (c Claims) encode() ([]byte, error) {
 		return nil, err
 	}
 	return b.Bytes(), nil
+}
+
+// ours is the value of our own claim.
+func ours(c Claims) map[string]any {
+	members := map[string]any{}
+	if c.Pins != nil {
+		members["pins"] = c.Pins
+	}
+	if len(c.Origin) > 0 {
+		members["act"] = c.Origin
+	}
+	return members
 }
 
 func seconds(t *time.Time) int64 {

@@ -139,7 +139,11 @@ func TestVerifyJudgesClaimsAsAttic(t *testing.T) {
 
 		{"pins", with(`"https://github.com/org/attic-action/v1":{"pins":["acme/*"]}`), true},
 		{"pins null", with(`"https://github.com/org/attic-action/v1":{"pins":null}`), false},
-		{"pins missing", with(`"https://github.com/org/attic-action/v1":{}`), false},
+		{"neither pins nor act", with(`"https://github.com/org/attic-action/v1":{}`), true},
+		{"act", with(`"https://github.com/org/attic-action/v1":{"act":{"run_id":"9"}}`), true},
+		{"act of numbers", with(`"https://github.com/org/attic-action/v1":{"act":{"run_id":9}}`), false},
+		{"act of objects", with(`"https://github.com/org/attic-action/v1":{"act":{"act":{}}}`), false},
+		{"act of many members", with(`"https://github.com/org/attic-action/v1":{"act":{` + manyMembers(100) + `}}`), false},
 		{"pin with a line break", with(`"https://github.com/org/attic-action/v1":{"pins":["a\nb"]}`), false},
 		{"pins twice", with(`"https://github.com/org/attic-action/v1":{"pins":[],"pins":[]}`), false},
 	} {
@@ -410,6 +414,14 @@ func TestSignWritesWhatAtticWrites(t *testing.T) {
 	if err != nil || strings.Contains(string(dump), "iss") || strings.Contains(string(dump), "aud") || strings.Contains(string(dump), "\n") {
 		t.Errorf("dump: %s, %v", dump, err)
 	}
+}
+
+func manyMembers(n int) string {
+	var list []string
+	for i := range n {
+		list = append(list, fmt.Sprintf(`"m%d":"x"`, i))
+	}
+	return strings.Join(list, ",")
 }
 
 func TestSignRefusesWhatVerifyWould(t *testing.T) {
