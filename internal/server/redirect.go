@@ -101,6 +101,9 @@ func plainRange(text string, size int64) bool {
 //
 // From https nobody is sent down to http, except on this machine.
 func (s *Server) reaches(r *http.Request, u *url.URL) bool {
+	if r.Header.Get("Authorization") != "" && strings.EqualFold(u.Hostname(), hostname(r.Host)) {
+		return false // netrc goes by the name of the host: the bucket would get the token, and refuse the request for it
+	}
 	to, at := hostKind(u.Hostname())
 	from, client := s.origin(r)
 	if u.Scheme != "https" && s.secure(r) && (to != hereHost || from != hereHost) {
