@@ -2,50 +2,11 @@ package action
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/org/attic-action/internal/nix"
-	"github.com/org/attic-action/internal/nixcli"
 	"github.com/org/attic-action/internal/report"
 )
-
-// queued is the result in a plan of a host that a job of the matrix is to build.
-const queued = "queued"
-
-// toMatrix ends the first job of a matrix: each host that waits gets a job. So does one that does not evaluate, on this
-// machine's kind of runner, for there the red mark belongs.
-func (r *run) toMatrix(ctx context.Context, jobs []*job, system string) {
-	var some []nixcli.Host
-	for _, j := range jobs {
-		row := j.row
-		evaluated := row.Result == ""
-		if row.Result == report.Failed {
-			j.host.System = system
-		}
-		switch {
-		case row.Result == report.Cached && !j.upstream:
-			r.pin(ctx, row.Name, j.path) // nobody else will
-		case row.Result != "" && row.Result != report.Failed:
-		case !oneLineName(row.Name):
-			r.fail(row, errors.New("a name with a line break can't be handed to another job"))
-			r.lost = append(r.lost, row.Name)
-		case len(r.in.Runners[j.host.System]) == 0: // a machine that has no runner's label
-			r.lost = append(r.lost, row.Name)
-		default:
-			some = append(some, j.host)
-			if evaluated {
-				row.Result, row.StorePath = report.Planned, j.host.OutPath
-			}
-		}
-		p := planned{Name: row.Name, System: row.System, Path: row.StorePath, Result: string(row.Result), Reason: row.Reason}
-		if row.Result == report.Planned {
-			p.Result, p.Reason = queued, ""
-		}
-		r.plan = append(r.plan, p)
-	}
-	r.matrix = matrix(some, r.in.Runners)
-}
 
 // aggregate is the last job: it says what became of all hosts. Nothing is handed over but the first job's plan. What a
 // job built is on the cache, whole, or it did not do what it should, so the cache is asked.
