@@ -10,7 +10,7 @@
 //	sort ──── broken · for another machine · whole on the cache · to be built         sort.go
 //	   │
 //	build ─► build ─► build      one after the other: Nix uses all cores by itself    work.go
-//	   └► push ─► push ─► push   each while the next host builds, then pinned         cache.go, pins.go
+//	   └► push ─► push ─► push   each while the next host builds, then pinned         cache.go
 //	   │
 //	outputs, summary, table      also when a host failed, or nothing began            tell.go
 //
