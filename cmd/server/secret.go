@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
@@ -9,8 +10,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/org/attic-action/internal/config"
+	"github.com/org/attic-action/internal/seal"
 	"github.com/org/attic-action/internal/token"
 )
 
@@ -55,8 +58,41 @@ func mayMakeSecret(cfg *config.Server) error {
 	if len(cfg.JWT.Keys) > 0 || cfg.Storage.Type == config.Local && cfg.Data != "" {
 		return nil
 	}
-	return configError{hintError{errors.New("no token secret is configured"),
-		"set ATTIC_SERVER_TOKEN_HS256_SECRET_BASE64 to the output of: openssl rand -base64 48"}}
+	if used, err := dataThere(cfg); err == nil && used {
+		return configError{hintError{errors.New("no token secret is configured, and there is data that the old one protects"),
+			"set ATTIC_SERVER_TOKEN_HS256_SECRET_BASE64 to the secret that this server has had; with another one its caches' keys can't be opened"}}
+	}
+	return configError{hintError{errors.New("no token secret is configured"), secretLine(cfg, "ATTIC_SERVER_TOKEN_HS256_SECRET_BASE64", 48)}}
+}
+
+// dataThere says whether the database or the storage was ever used. It makes nothing,
+// and does not wait long for a bucket.
+func dataThere(cfg *config.Server) (bool, error) {
+	if info, err := os.Stat(cfg.Database.File); err == nil && info.Size() > 0 {
+		return true, nil
+	}
+	if cfg.Storage.Type == config.Local {
+		return false, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	store, err := openStore(ctx, cfg)
+	if err != nil {
+		return false, err
+	}
+	wraps, err := seal.Wraps(ctx, store, nil)
+	return len(wraps) > 0, err
+}
+
+// secretLine is what to run so that a variable holds a new secret. On fly.io the
+// machine cannot be asked for one, so it is made here.
+func secretLine(cfg *config.Server, name string, size int) string {
+	if !cfg.Fly {
+		return fmt.Sprintf("set %s to the output of: openssl rand -base64 %d", name, size)
+	}
+	secret := make([]byte, size)
+	rand.Read(secret) // never fails: crypto/rand ends the program instead
+	return "fly secrets set " + name + "=" + base64.StdEncoding.EncodeToString(secret)
 }
 
 // readSecrets reads one secret a line, the newest first.

@@ -64,7 +64,7 @@ func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *st
 	secrets := cfg.Secrets()
 	if len(secrets) == 0 {
 		return nil, configError{hintError{errors.New("only a public key is configured, so nothing protects the caches' signing keys"),
-			"set ATTIC_SERVER_ROOT_KEY to the output of: openssl rand -base64 32"}}
+			secretLine(cfg, "ATTIC_SERVER_ROOT_KEY", 32)}}
 	}
 	if st.audit, err = openAudit(cfg, log); err != nil {
 		return nil, err

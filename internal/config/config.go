@@ -29,6 +29,7 @@ import (
 type Server struct {
 	File                string // what it came from; empty: nothing was configured at all
 	Data                string // directory of what has no place of its own
+	Fly                 bool   // a machine of fly.io
 	Listen              string // numeric IP:port
 	AllowedHosts        []string
 	APIEndpoint         string // with its last slash; empty: made from the request

@@ -125,6 +125,7 @@ const (
 func (b *builder) server() (*Server, error) {
 	f := &b.file
 	s := &Server{
+		Fly:              b.onFly(),
 		File:             b.name,
 		Listen:           defaultListen,
 		AllowedHosts:     f.AllowedHosts,
