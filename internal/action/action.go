@@ -10,7 +10,8 @@
 //	sort ──── broken · for another machine · whole on the cache · to be built         sort.go
 //	   │
 //	build ─► build ─► build      one after the other: Nix uses all cores by itself    work.go
-//	   └► push ─► push ─► push   each while the next host builds, then pinned         cache.go
+//	   └► push ─► push ─► push   what is made while it builds, the whole at its end,  early.go, cache.go
+//	   │                         then pinned
 //	   │
 //	outputs, summary, table      also when a host failed, or nothing began            tell.go
 //
@@ -31,6 +32,7 @@ import (
 	"time"
 
 	"github.com/org/attic-action/internal/client"
+	"github.com/org/attic-action/internal/follow"
 	"github.com/org/attic-action/internal/github"
 	"github.com/org/attic-action/internal/nix"
 	"github.com/org/attic-action/internal/nixcli"
@@ -46,7 +48,8 @@ type Nix interface {
 	Names(ctx context.Context, flake string, at nixcli.Attr) ([]string, error)
 	Eval(ctx context.Context, flake string, at nixcli.Attr) (nixcli.Host, error)
 	Plan(ctx context.Context, drvPath, output string) (nixcli.Plan, error)
-	Build(ctx context.Context, drvPath, output string, log io.Writer) (nix.StorePath, error)
+	Build(ctx context.Context, drvPath, output, root string, log io.Writer) (nix.StorePath, error)
+	follow.Store
 }
 
 // TokenSource returns the token for the next request.
@@ -82,6 +85,7 @@ type run struct {
 	config *client.Config // nil likewise
 	pushes bool           // there is a token that may push
 	report report.Report
+	roots  string    // folder of symlinks that keep what was built from a garbage collection; empty: none could be made
 	matrix any       // value of the output; nil sets none
 	plan   []planned // likewise
 	lost   []string  // hosts that failed and have no job of the matrix to say so

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/org/attic-action/internal/client"
+	"github.com/org/attic-action/internal/follow"
 	"github.com/org/attic-action/internal/github"
 	"github.com/org/attic-action/internal/nix"
 	"github.com/org/attic-action/internal/nixcli"
@@ -34,6 +35,7 @@ type fakeNix struct {
 	substituters, keys []string
 	built              []string
 	building           func(drv string)
+	follow.Store       // for builds that name what they begin, as these don't
 }
 
 func (n *fakeNix) Version(context.Context) (nixcli.Version, error) { return n.version, n.missing }
@@ -80,7 +82,7 @@ func (n *fakeNix) Plan(context.Context, string, string) (nixcli.Plan, error) {
 	return nixcli.Plan{Build: make([]nix.StorePath, 3), Fetch: make([]nix.StorePath, 5)}, nil
 }
 
-func (n *fakeNix) Build(_ context.Context, drv, _ string, log io.Writer) (nix.StorePath, error) {
+func (n *fakeNix) Build(_ context.Context, drv, _, _ string, log io.Writer) (nix.StorePath, error) {
 	n.built = append(n.built, drv)
 	if n.building != nil {
 		n.building(drv)
@@ -129,7 +131,7 @@ func (c *fakeCache) Complete(_ context.Context, paths []nix.StorePath) (map[nix.
 	return some, nil
 }
 
-func (c *fakeCache) Push(ctx context.Context, _ nix.StorePath) (Sent, error) {
+func (c *fakeCache) Push(ctx context.Context, _ ...nix.StorePath) (Sent, error) {
 	if _, err := c.token(ctx); err != nil {
 		return Sent{}, err
 	}

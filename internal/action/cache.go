@@ -24,9 +24,16 @@ type Sent struct {
 	Requests int
 }
 
-// Pusher sends the closure of a store path to the cache. An error may come with what was sent before it.
+// add counts what another push for the same host sent.
+func (s *Sent) add(o Sent) {
+	s.Pushed += o.Pushed
+	s.Bytes += o.Bytes
+	s.Requests += o.Requests
+}
+
+// Pusher sends the closure of store paths to the cache. An error may come with what was sent before it.
 type Pusher interface {
-	Push(ctx context.Context, path nix.StorePath) (Sent, error)
+	Push(ctx context.Context, paths ...nix.StorePath) (Sent, error)
 }
 
 // Pinner keeps the closure of a store path under a name, and the last keep revisions of that name (0: as many as the
@@ -126,22 +133,40 @@ func (c *Remote) Pin(ctx context.Context, name string, path nix.StorePath, keep 
 	return err
 }
 
-// Push pushes the closure of a path. A closure of which paths failed is an error that names the first of them.
-func (c *Remote) Push(ctx context.Context, path nix.StorePath) (Sent, error) {
-	stop := c.tick(path)
-	res, err := c.Pusher.Push(ctx, push.Request{Cache: c.Name, Paths: []string{path.String()}, LeaveOut: c.leaveOut()})
+// failuresShown is how many paths that were not pushed are named in the log.
+const failuresShown = 10
+
+// Push pushes the closure of paths. A closure of which paths failed is an error that names the first of them.
+func (c *Remote) Push(ctx context.Context, paths ...nix.StorePath) (Sent, error) {
+	names := make([]string, len(paths))
+	for i, path := range paths {
+		names[i] = path.String()
+	}
+	stop := c.tick(paths)
+	res, err := c.Pusher.Push(ctx, push.Request{Cache: c.Name, Paths: names, LeaveOut: c.leaveOut()})
 	stop()
 	var sent Sent
 	if res != nil {
 		sent = Sent{Paths: res.Paths - res.Upstream, Pushed: res.Pushed, Bytes: res.BytesSent, Requests: int(res.Requests)}
-		for _, f := range res.Failed {
-			c.Runner.Printf("not pushed: %s: %s\n", f.Path, f.Reason)
-		}
+		c.tellFailures(ctx, res.Failed)
 		if len(res.Failed) > 0 && err == nil {
 			err = fmt.Errorf("%s: %s (%w)", res.Failed[0].Path, res.Failed[0].Reason, res.Err())
 		}
 	}
 	return sent, err
+}
+
+func (c *Remote) tellFailures(ctx context.Context, failures []push.Failure) {
+	if ctx.Err() != nil {
+		return // each would be a line that says so
+	}
+	for i, f := range failures {
+		if i == failuresShown {
+			c.Runner.Printf("not pushed: %d more paths\n", len(failures)-i)
+			return
+		}
+		c.Runner.Printf("not pushed: %s: %s\n", f.Path, f.Reason)
+	}
 }
 
 // leaveOut is the filter as a push wants it.
@@ -153,7 +178,11 @@ func (c *Remote) leaveOut() func(nix.StorePath) bool {
 }
 
 // tick prints lines of progress until it is stopped.
-func (c *Remote) tick(path nix.StorePath) (stop func()) {
+func (c *Remote) tick(paths []nix.StorePath) (stop func()) {
+	what := paths[0].Name()
+	if len(paths) > 1 {
+		what = fmt.Sprintf("%s and %d more", what, len(paths)-1)
+	}
 	done, gone := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(gone)
@@ -168,7 +197,7 @@ func (c *Remote) tick(path nix.StorePath) (stop func()) {
 				if g.Paths.Load() == g.PathsDone.Load() { // still asking what is missing, or done
 					continue
 				}
-				c.Runner.Printf("push %s: %d of %d paths, %s of %s sent\n", path.Name(), g.PathsDone.Load(), g.Paths.Load(),
+				c.Runner.Printf("push %s: %d of %d paths, %s of %s sent\n", what, g.PathsDone.Load(), g.Paths.Load(),
 					report.Bytes(g.Sent.Load()), report.Bytes(g.Packed.Load()))
 			}
 		}

@@ -2,6 +2,7 @@ package action_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -23,6 +24,16 @@ import (
 	"github.com/org/attic-action/internal/token"
 )
 
+// programs are the nix binaries under test.
+func programs(t *testing.T) []string {
+	t.Helper()
+	first, err := exec.LookPath("nix")
+	if err != nil {
+		t.Fatalf("these tests run a real nix: %v", err)
+	}
+	return append([]string{first}, filepath.SplitList(os.Getenv("ATTIC_TEST_NIX"))...)
+}
+
 // machine is a runner with a real Nix and an empty store of its own, at the usual place within root.
 type machine struct {
 	t    *testing.T
@@ -30,6 +41,8 @@ type machine struct {
 	root string // empty: the machine's own store
 	env  map[string]string
 	log  bytes.Buffer
+	ctx  context.Context                       // nil is the test's
+	wrap func(cache action.Cache) action.Cache // nil changes nothing
 }
 
 const offline = "experimental-features = nix-command flakes\nsandbox = false\nsubstituters =\nbuild-users-group =\nconnect-timeout = 5"
@@ -79,13 +92,21 @@ func (m *machine) run(inputs ...string) (map[string]string, error) {
 		Setenv: func(k, v string) { nix.Env = append(nix.Env, k+"="+v) },
 		Connect: func(in action.Inputs, token action.TokenSource) (action.Cache, error) {
 			c, err := client.New(client.Options{Endpoint: in.Server, Token: client.TokenSource(token)})
-			return &action.Remote{
+			var cache action.Cache = &action.Remote{
 				Client: c, Pusher: &push.Pusher{Client: c, Nix: nix, Progress: &push.Progress{}, TempDir: m.env["RUNNER_TEMP"]},
 				Name: in.Cache, Runner: runner, Every: time.Second, Filter: in.PushFilter,
-			}, err
+			}
+			if m.wrap != nil {
+				cache = m.wrap(cache)
+			}
+			return cache, err
 		},
 	}
-	err = a.Run(m.t.Context(), in)
+	ctx := m.ctx
+	if ctx == nil {
+		ctx = m.t.Context()
+	}
+	err = a.Run(ctx, in)
 	return m.file("GITHUB_OUTPUT"), err
 }
 
@@ -143,11 +164,7 @@ func realFlake(t *testing.T) string {
 // The whole of a job, with a real Nix and a real server: what one machine built, another one does not build again, and a
 // later step of its job pulls, from a private cache too.
 func TestAnotherMachineFindsWhatOneHasBuilt(t *testing.T) {
-	first, err := exec.LookPath("nix")
-	if err != nil {
-		t.Fatalf("this test runs a real nix: %v", err)
-	}
-	for _, bin := range append([]string{first}, filepath.SplitList(os.Getenv("ATTIC_TEST_NIX"))...) {
+	for _, bin := range programs(t) {
 		for _, public := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s public %v", filepath.Base(filepath.Dir(filepath.Dir(bin))), public), func(t *testing.T) {
 				srv := servertest.Start(t)

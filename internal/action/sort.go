@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/org/attic-action/internal/follow"
 	"github.com/org/attic-action/internal/nix"
 	"github.com/org/attic-action/internal/nixcli"
 	"github.com/org/attic-action/internal/report"
@@ -18,6 +19,13 @@ type job struct {
 	path nix.StorePath // of what is built, or will be
 
 	upstream bool // it is on another cache, so there is nothing to pin here
+
+	rest follow.Made // what nobody has pushed when the build ended
+
+	// The pusher's, also while it is built.
+	sent  Sent        // so far
+	again follow.Made // whose push failed
+	told  bool        // that one failed
 }
 
 // sort says of each host what is known before anything is built. Rows are in the order of hosts.

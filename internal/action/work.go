@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -13,40 +15,46 @@ import (
 	"github.com/org/attic-action/internal/report"
 )
 
-// work builds what waits, one host after the other, and pushes each while the next one builds.
+// work builds what waits, one host after the other, and pushes what is made meanwhile.
 func (r *run) work(ctx context.Context, jobs []*job) {
-	built := make(chan *job, len(jobs)) // never blocks: a slow push must not hold up a build
-	pushed := make(chan struct{})
+	defer r.makeRoots()()
+	late, cancel := linger(ctx, pushGrace)
+	defer cancel()
 	var failed atomic.Bool // a host, in whichever goroutine
-	go func() { defer close(pushed); r.pushAll(ctx, built, &failed) }()
+	p := &pusher{run: r, early: make(chan early), built: make(chan *job, len(jobs)), failed: &failed}
+	var pushing sync.WaitGroup
+	pushing.Go(func() { p.all(late) })
 	for _, j := range jobs {
 		switch {
 		case j.row.Result == report.Failed:
 			failed.Store(true)
 		case j.row.Result == report.Cached && !j.upstream:
-			built <- j // to be pinned
+			p.built <- j // to be pinned
 		case j.row.Result != "":
 		case ctx.Err() != nil:
 			j.row.Result, j.row.Reason = report.Failed, "stopped before it was built"
 		case r.in.FailFast && failed.Load():
 			r.skip(j.row, "another host failed, and the input fail-fast says to stop then")
-		case r.build(ctx, j):
-			built <- j
 		default:
-			failed.Store(true)
+			if !r.build(ctx, late, j, p.early) {
+				failed.Store(true)
+			}
+			p.built <- j
 		}
 	}
-	close(built)
-	<-pushed
+	close(p.built)
+	pushing.Wait()
 }
 
-// build builds one host. Its log is folded; what made it fail is not.
-func (r *run) build(ctx context.Context, j *job) bool {
+// build builds one host. Its log is folded; what made it fail is not. Late is for what has to be done after ctx has ended.
+func (r *run) build(ctx, late context.Context, j *job, to chan<- early) bool {
 	start := r.Now()
 	r.Runner.Group("Build " + j.row.Name)
 	log := r.Runner.Lines(j.row.Name + "> ")
-	path, err := r.Nix.Build(ctx, j.host.DrvPath, j.host.Output, log)
+	tap, rest := r.follow(ctx, j, to)
+	path, err := r.Nix.Build(ctx, j.host.DrvPath, j.host.Output, r.root(j), io.MultiWriter(log, tap))
 	_ = log.Close() // never fails
+	j.rest = rest(late)
 	j.row.Time = r.Now().Sub(start)
 	if err == nil {
 		j.path = path
@@ -60,32 +68,20 @@ func (r *run) build(ctx context.Context, j *job) bool {
 	return err == nil
 }
 
-// pushAll pushes and pins what arrives, one host after the other, for a push is parallel in itself.
-func (r *run) pushAll(ctx context.Context, built <-chan *job, failed *atomic.Bool) {
-	for j := range built {
-		if !r.pushes {
-			continue
-		}
-		if j.row.Result == report.Built && !r.push(ctx, j) {
-			failed.Store(true)
-			continue
-		}
-		r.pin(ctx, j.row.Name, j.path)
-	}
-}
-
 func (r *run) push(ctx context.Context, j *job) bool {
 	start := r.Now()
 	sent, err := r.cache.Push(ctx, j.path)
 	took := r.Now().Sub(start)
-	r.report.Requests += sent.Requests
-	j.row.Paths, j.row.Pushed, j.row.Bytes, j.row.Time = sent.Paths, sent.Pushed, sent.Bytes, j.row.Time+took
+	before := j.sent.Pushed
+	j.sent.add(sent)
+	j.row.Paths, j.row.Time = sent.Paths, j.row.Time+took
 	if err != nil {
 		r.fail(j.row, fmt.Errorf("push: %w", err))
 		return false
 	}
 	j.row.Result = report.Pushed
-	r.Runner.Printf("%s: pushed %d of %d paths, %s in %s\n", j.row.Name, sent.Pushed, sent.Paths, report.Bytes(sent.Bytes), report.Duration(took.Round(time.Millisecond)))
+	r.Runner.Printf("%s: pushed %d of %d paths, %s in %s; %d while it was built\n", j.row.Name, sent.Pushed, sent.Paths,
+		report.Bytes(sent.Bytes), report.Duration(took.Round(time.Millisecond)), before)
 	return true
 }
 

@@ -23,7 +23,7 @@ var floors = [][]string{
 	{"internal/pack", "internal/blob/disk", "internal/blob/s3", "internal/blob/near", "internal/seal", "internal/token"},
 	{"internal/ledger", "internal/api", "internal/trust", "internal/github", "internal/github/repo", "internal/report"},
 	{"internal/meta", "internal/oidc", "internal/nixcli", "internal/nixconf", "internal/config"},
-	{"internal/depot", "internal/exchange", "internal/client", "internal/issued", "internal/trustbook", "internal/roots", "internal/checkpoint"},
+	{"internal/depot", "internal/exchange", "internal/client", "internal/issued", "internal/trustbook", "internal/roots", "internal/checkpoint", "internal/follow"},
 	{"internal/push", "internal/server", "internal/recovery"},
 	{"internal/action"},
 	{"cmd/action", "cmd/server"},

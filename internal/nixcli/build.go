@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"regexp"
 	"strings"
 
@@ -28,10 +29,12 @@ func (e *BuildError) Unwrap() error { return e.Err }
 // Build builds one output of a derivation ("out" if output is empty), or has it substituted. What nix and the builders print goes to log
 // as it comes; log may be nil. When the build fails, the error is a *BuildError.
 //
-// It runs nix-store --realise, which takes a derivation in the same way in every version and prints the
-// builders' lines by itself. It makes no garbage collector's root: one left behind would hold a
-// self-hosted runner's disk for ever. A collection between a build and its push shows as a path that is not valid.
-func (n *Nix) Build(ctx context.Context, drvPath, output string, log io.Writer) (nix.StorePath, error) {
+// Root is a symlink that Build makes: as long as it is there, a garbage collection leaves the output and its closure alone, also one that
+// a self-hosted runner's min-free starts between a build and its push. Whoever names it removes it; where it can't outlive the job, it
+// can't hold the disk for ever. An empty root makes none, and a collection shows as a path that is not valid.
+//
+// It runs nix-store --realise, which takes a derivation in the same way in every version and prints the builders' lines by itself.
+func (n *Nix) Build(ctx context.Context, drvPath, output, root string, log io.Writer) (nix.StorePath, error) {
 	drv, err := parseDrv(drvPath, &output)
 	if err != nil {
 		return nix.StorePath{}, fmt.Errorf("build %.300q: %w", drvPath, err)
@@ -41,14 +44,24 @@ func (n *Nix) Build(ctx context.Context, drvPath, output string, log io.Writer) 
 	if log != nil {
 		both = io.MultiWriter(&said, deaf{log})
 	}
-	out, err := n.run(ctx, command{store: true, args: []string{"--realise", drv.String() + "!" + output}, stderr: both})
+	args := []string{"--realise", drv.String() + "!" + output}
+	if root != "" {
+		args = append(args, "--add-root", root)
+	}
+	out, err := n.run(ctx, command{store: true, args: args, stderr: both})
 	if failed, ok := errors.AsType[*CommandError](err); ok {
 		return nix.StorePath{}, n.buildError(ctx, drv, failed, said.text())
 	}
 	if err != nil {
 		return nix.StorePath{}, fmt.Errorf("build %s: %w", drv, err)
 	}
-	built, err := nix.ParseStorePath(strings.TrimSpace(string(out)))
+	text := strings.TrimSpace(string(out))
+	if root != "" { // then it prints the root, with the output's name behind it unless that is out
+		if text, err = os.Readlink(text); err != nil {
+			return nix.StorePath{}, fmt.Errorf("build %s: read its root: %w", drv, err)
+		}
+	}
+	built, err := nix.ParseStorePath(text)
 	if err != nil {
 		return nix.StorePath{}, fmt.Errorf("build %s: understand nix-store --realise: %w", drv, err)
 	}

@@ -5,7 +5,9 @@
 //	Resolve                  no process: symlinks to store paths
 //	Closure, Infos           nix path-info --json
 //	Hosts, Names, Eval       nix eval --json FLAKE#OUTPUT --apply …
-//	Build, Plan              nix-store --realise
+//	Build, Plan, Root        nix-store --realise
+//	Requisites, Outputs      nix-store --query
+//	Valid                    nix-store --check-validity
 //	Settings                 nix config show --json
 //	Ignored                  nix store info
 //

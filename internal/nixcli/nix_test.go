@@ -132,7 +132,7 @@ func TestMissingProgramIsNamed(t *testing.T) {
 func TestClosureIsCompleteAndDependenciesComeFirst(t *testing.T) {
 	drv := instantiate(t, chain)
 	eachNix(t, func(t *testing.T, n *Nix) {
-		top, err := n.Build(t.Context(), drv, "", nil)
+		top, err := n.Build(t.Context(), drv, "", "", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -402,12 +402,54 @@ func TestBuildStreamsItsLogAndReturnsOutput(t *testing.T) {
 		drv := instantiate(t, fmt.Sprintf(`derivation { name = "talks"; system = builtins.currentSystem; builder = "/bin/sh";
 			args = [ "-c" "echo I am building; echo %d > $out; echo > $dev" ]; outputs = [ "dev" "out" ]; }`, time.Now().UnixNano()))
 		var log bytes.Buffer
-		out, err := n.Build(t.Context(), drv, "", &log)
+		out, err := n.Build(t.Context(), drv, "", "", &log)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if out.Name() != "talks" || !strings.Contains(log.String(), "I am building") {
 			t.Errorf("built %s, log %q", out, &log)
+		}
+	})
+}
+
+// What waits for its push must not be collected. A root that a test leaves behind would hold somebody's disk.
+func TestRootsHoldWhatWasBuiltUntilTheyAreRemoved(t *testing.T) {
+	eachNix(t, func(t *testing.T, n *Nix) {
+		top := parse(t, instantiate(t, fmt.Sprintf(`derivation { name = "rooted"; system = builtins.currentSystem; builder = "/bin/sh";
+			dep = derivation { name = "dep-of-rooted"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "echo > $out" ]; };
+			args = [ "-c" "echo %d > $out; echo > $dev" ]; outputs = [ "out" "dev" ]; }`, time.Now().UnixNano())))
+		dir := t.TempDir()
+		var log bytes.Buffer
+		out, err := n.Build(t.Context(), top.String(), "dev", filepath.Join(dir, "top"), &log)
+		if err != nil || out.Name() != "rooted-dev" || strings.Contains(log.String(), "add-root") {
+			t.Fatalf("built %s, %v\n%s", out, err, &log)
+		}
+		drvs, err := n.Requisites(t.Context(), top)
+		if err != nil || len(drvs) != 2 || drvs[1] != top {
+			t.Fatalf("requisites %v, %v", drvs, err)
+		}
+		outputs, err := n.Outputs(t.Context(), drvs)
+		if err != nil || len(outputs) != 3 || !slices.Contains(outputs, out) {
+			t.Fatalf("outputs %v, %v", outputs, err)
+		}
+		absent := parse(t, nix.StoreDir+"/"+strings.Repeat("0", 32)+"-absent")
+		valid, err := n.Valid(t.Context(), append([]nix.StorePath{absent}, outputs...))
+		if err != nil || !slices.Equal(valid, outputs) {
+			t.Fatalf("valid %v, %v", valid, err)
+		}
+		if err := n.Root(t.Context(), filepath.Join(dir, "more"), outputs); err != nil {
+			t.Fatal(err)
+		}
+		for i, path := range outputs {
+			if roots := run(t, "nix-store", "--query", "--roots", path.String()); !strings.Contains(roots, dir+"/more") {
+				t.Errorf("roots of output %d: %q", i, roots)
+			}
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+		if roots := run(t, "nix-store", "--query", "--roots", out.String()); strings.Contains(roots, dir) {
+			t.Errorf("roots after the folder is gone: %q", roots)
 		}
 	})
 }
@@ -426,7 +468,7 @@ func TestBuildErrorNamesDerivationThatFailed(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = n.Build(t.Context(), host.DrvPath, host.Output, nil)
+			_, err = n.Build(t.Context(), host.DrvPath, host.Output, "", nil)
 			failure, ok := errors.AsType[*BuildError](err)
 			if !ok {
 				t.Fatalf("%s: error is %v, want a *BuildError", name, err)
@@ -443,7 +485,7 @@ func TestBuildErrorNamesDerivationThatFailed(t *testing.T) {
 
 func TestBuildRefusesWhatIsNoDerivation(t *testing.T) {
 	for _, drv := range []string{"", "--help", "/etc/passwd", "/nix/store/00000000000000000000000000000000-x"} {
-		if _, err := offline("nix").Build(t.Context(), drv, "", nil); err == nil {
+		if _, err := offline("nix").Build(t.Context(), drv, "", "", nil); err == nil {
 			t.Errorf("%q was built", drv)
 		}
 	}
@@ -482,7 +524,7 @@ func TestCancelledBuildLeavesNoProcess(t *testing.T) {
 		stop := errors.New("stopped by the test")
 		var builder int
 		log := builderLog{found: func(pid int) { builder = pid; cancel(stop) }}
-		if _, err := n.Build(ctx, drv, "", &log); !errors.Is(err, stop) {
+		if _, err := n.Build(ctx, drv, "", "", &log); !errors.Is(err, stop) {
 			t.Fatalf("error is %v, want the cause of the cancellation", err)
 		}
 		for range 5000 {
@@ -525,7 +567,7 @@ func TestPlanBuildsNothing(t *testing.T) {
 		if again, err := n.Plan(t.Context(), drv, ""); err != nil || len(again.Build) != 2 {
 			t.Errorf("it was built: %+v, %v", again, err)
 		}
-		if _, err := n.Build(t.Context(), drv, "", nil); err != nil {
+		if _, err := n.Build(t.Context(), drv, "", "", nil); err != nil {
 			t.Fatal(err)
 		}
 		if plan, err = n.Plan(t.Context(), drv, "out"); err != nil || len(plan.Build) != 0 {

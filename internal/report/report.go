@@ -29,7 +29,7 @@ type Host struct {
 	Log          string // of a failed build: its last lines
 	StorePath    string
 	Paths        int           // store paths of the closure that this cache must have
-	Pushed       int           // of them, those that were sent now
+	Pushed       int           // sent now: of them, and of what only the build needs
 	Bytes        int64         // sent, as request bodies
 	Time         time.Duration // building and pushing
 }
