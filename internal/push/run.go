@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
@@ -127,11 +128,21 @@ func (r *run) last() bool {
 	return true
 }
 
+// askEvery is how long what has been scanned gathers when a question has just been
+// asked: a server next door answers in less than a millisecond, and would be asked
+// for each file by itself.
+const askEvery = 25 * time.Millisecond
+
 // askAll finds out which chunks the cache lacks. While one question is on its
 // way, the next gathers what has been scanned.
 func (r *run) askAll(ctx context.Context) error {
+	var last time.Time
 	for {
+		if err := sleep(ctx, askEvery-time.Since(last)); err != nil {
+			return err
+		}
 		batch := r.asks.take(ctx, nil)
+		last = time.Now()
 		if len(batch) == 0 {
 			return ctx.Err()
 		}
@@ -143,6 +154,18 @@ func (r *run) askAll(ctx context.Context) error {
 			r.book.answer(ids, missing)
 		}
 		r.feeds.put(batch...)
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
