@@ -226,6 +226,7 @@ type Tx struct {
 	writable bool
 	failed   error // of the database itself; ends the transaction
 	records  []ledger.Record
+	newPaths bool             // to be counted at the end (see countPaths)
 	live     map[int64]string // names of live caches, once looked up
 }
 

@@ -185,6 +185,7 @@ func (tx *Tx) putPath(p *Path, rec *ledger.Path) error {
 	if err == nil && n == 0 {
 		_, err = tx.exec(replacePath, args...)
 	}
+	tx.newPaths = tx.newPaths || n > 0
 	return err
 }
 

@@ -246,8 +246,21 @@ func TestSumsFollowTheRows(t *testing.T) {
 	check("another NAR, another day")
 	update(t, db, func(tx *Tx) error { return tx.DeletePath(a.ID, hash32(1)) })
 	check("deleted")
+	put(a, 3, small, now)
+	update(t, db, func(tx *Tx) error { return tx.DeletePath(a.ID, hash32(3)) })
+	put(a, 4, large, now) // has the id of the one that went
+	check("an id that is given again")
 	update(t, db, func(tx *Tx) error { return tx.DeleteCache("b", false) })
 	check("with a cache")
+	update(t, db, func(tx *Tx) error {
+		_, err := tx.exec("DELETE FROM path_days")
+		_, err2 := tx.exec("UPDATE counters SET value = 0 WHERE name = 'paths_counted'")
+		return errors.Join(err, err2)
+	})
+	if err := db.CountPaths(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	check("of a database that was rebuilt")
 
 	p := &Pack{Key: "k", SHA256: sum("p"), Size: 9}
 	update(t, db, func(tx *Tx) error {

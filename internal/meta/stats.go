@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"context"
 	"fmt"
 	"time"
 )
@@ -20,6 +21,51 @@ type PackSum struct {
 }
 
 const day = 24 * time.Hour
+
+// countStep is how many ids of paths are counted at a time: after a push a few, after
+// a database was rebuilt a million.
+const countStep = 50_000
+
+const countNew = `INSERT INTO path_days (cache_id, day, paths, size, file_size)
+	SELECT p.cache_id, p.created_at / 86400000000, count(*), sum(n.size), sum(n.file_size)
+	FROM paths p JOIN nars n ON n.id = p.nar_id WHERE p.id > $1 AND p.id <= $2 GROUP BY 1, 2
+	ON CONFLICT (cache_id, day) DO UPDATE SET paths = paths + excluded.paths, size = size + excluded.size, file_size = file_size + excluded.file_size`
+
+const countedAndLast = `SELECT c.value, (SELECT coalesce(max(id), 0) FROM paths) FROM counters c WHERE c.name = 'paths_counted'`
+
+// countPaths takes paths that are new into the sums; more says that there are others.
+func (tx *Tx) countPaths() (more bool, err error) {
+	var counted, last int64
+	err = tx.one(countedAndLast, nil, &counted, &last)
+	to := min(last, counted+countStep)
+	if err == nil && to > counted {
+		if _, err = tx.exec(countNew, counted, to); err == nil {
+			_, err = tx.exec("UPDATE counters SET value = $1 WHERE name = 'paths_counted'", to)
+		}
+	}
+	if err != nil {
+		return false, fmt.Errorf("count paths: %w", err)
+	}
+	return to < last, nil
+}
+
+// CountPaths takes into the sums what is not yet in them, a step at a time. After
+// pushes that is nothing.
+func (db *DB) CountPaths(ctx context.Context) error {
+	for more := true; more; {
+		var counted, last int64
+		err := db.View(ctx, func(tx *Tx) error {
+			return tx.one(countedAndLast, nil, &counted, &last)
+		})
+		if err != nil || counted >= last {
+			return err
+		}
+		if err := db.Update(ctx, func(tx *Tx) (err error) { more, err = tx.countPaths(); return err }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // PathDays lists the days of a cache, the first one first. Their sums are those of
 // the cache.

@@ -194,6 +194,11 @@ func (w *writer) turn(j *job) ([]ledger.Record, error) {
 	if err == nil {
 		err = tx.failed // even if the function made light of it
 	}
+	if err == nil && tx.newPaths {
+		tx.conn = w.conn // for this alone: the function's transaction has ended
+		_, err = tx.countPaths()
+		tx.conn = nil
+	}
 	w.report(err)
 	return tx.records, err
 }

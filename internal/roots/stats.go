@@ -60,6 +60,9 @@ const (
 // Stats sums up. It reads sums that the database keeps, never all paths.
 func (k *Keeper) Stats(ctx context.Context) (*Stats, error) {
 	out := &Stats{Caches: []CacheStats{}}
+	if err := k.DB.CountPaths(ctx); err != nil {
+		return nil, fmt.Errorf("sum up: %w", err)
+	}
 	err := k.DB.View(ctx, func(tx *meta.Tx) error {
 		caches, err := tx.Caches()
 		if err != nil {

@@ -27,8 +27,9 @@ CREATE TABLE pin_revisions (
 CREATE INDEX pin_revisions_hash ON pin_revisions (hash);
 
 -- Sums over paths by the day (since 1970, UTC) on which they came, so that nobody
--- has to read a million rows to say how many there are. Triggers keep them, for
--- whoever writes the table.
+-- has to read a million rows to say how many there are. Counted are paths up to an
+-- id, those of a batch with one statement at its end: a trigger on each would take
+-- as long as the row. What happens to paths that were counted, triggers see.
 CREATE TABLE path_days (
   cache_id  INTEGER NOT NULL,
   day       INTEGER NOT NULL,
@@ -37,26 +38,21 @@ CREATE TABLE path_days (
   file_size INTEGER NOT NULL,
   PRIMARY KEY (cache_id, day)
 ) WITHOUT ROWID;
+INSERT INTO counters (name, value) VALUES ('paths_counted', 0);
 
-INSERT INTO path_days (cache_id, day, paths, size, file_size)
-  SELECT p.cache_id, p.created_at / 86400000000, count(*), sum(n.size), sum(n.file_size)
-  FROM paths p JOIN nars n ON n.id = p.nar_id GROUP BY 1, 2;
-
-CREATE TRIGGER path_counted AFTER INSERT ON paths BEGIN
-  INSERT INTO path_days (cache_id, day, paths, size, file_size)
-    SELECT NEW.cache_id, NEW.created_at / 86400000000, 1, size, file_size FROM nars WHERE id = NEW.nar_id
-    ON CONFLICT (cache_id, day) DO UPDATE SET paths = paths + 1, size = size + excluded.size, file_size = file_size + excluded.file_size;
-END;
-
-CREATE TRIGGER path_uncounted AFTER DELETE ON paths BEGIN
+-- The id of a path that was the last one is given again.
+CREATE TRIGGER path_uncounted AFTER DELETE ON paths
+  WHEN OLD.id <= (SELECT value FROM counters WHERE name = 'paths_counted') BEGIN
   UPDATE path_days SET paths = paths - 1,
     size = size - (SELECT size FROM nars WHERE id = OLD.nar_id),
     file_size = file_size - (SELECT file_size FROM nars WHERE id = OLD.nar_id)
     WHERE cache_id = OLD.cache_id AND day = OLD.created_at / 86400000000;
+  UPDATE counters SET value = min(value, (SELECT coalesce(max(id), 0) FROM paths)) WHERE name = 'paths_counted';
 END;
 
 CREATE TRIGGER path_recounted AFTER UPDATE OF nar_id, created_at ON paths
-  WHEN OLD.nar_id <> NEW.nar_id OR OLD.created_at <> NEW.created_at BEGIN
+  WHEN OLD.id <= (SELECT value FROM counters WHERE name = 'paths_counted')
+    AND (OLD.nar_id <> NEW.nar_id OR OLD.created_at <> NEW.created_at) BEGIN
   UPDATE path_days SET paths = paths - 1,
     size = size - (SELECT size FROM nars WHERE id = OLD.nar_id),
     file_size = file_size - (SELECT file_size FROM nars WHERE id = OLD.nar_id)
