@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -25,11 +26,15 @@ const (
 	exitInterrupted = 130
 )
 
+// sameSignal is how long a signal may come once more: one goes to all processes of a terminal, and a shim hands on what it gets.
+const sameSignal = time.Second
+
 func main() {
 	limitMemory(os.Getenv)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	go func() {
 		<-ctx.Done()
+		time.Sleep(sameSignal)
 		stop() // the second Ctrl-C ends the program at once
 	}()
 	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
