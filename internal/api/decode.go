@@ -77,6 +77,7 @@ func DecodeClosure(contentType string, body []byte) (*ClosureRequest, error) {
 	return c, decode(contentType, body, func(s *jsonscan.Scanner) error {
 		return s.Members([]jsonscan.Field{
 			{Name: "store_path_hashes", Read: func() (err error) { c.StorePathHashes, err = readHashes(s); return }},
+			{Name: "list", Optional: true, Read: func() (err error) { c.List, err = s.Bool(); return }},
 		})
 	})
 }

@@ -79,6 +79,7 @@ type PathsResult struct {
 // ClosureRequest is the body of POST closure.
 type ClosureRequest struct {
 	StorePathHashes []string `json:"store_path_hashes"`
+	List            bool     `json:"list,omitempty"` // what the closure consists of, too; for one hash only
 }
 
 // ClosureResult answers POST closure, by store path hash.
@@ -86,6 +87,10 @@ type ClosureResult struct {
 	Complete []string `json:"complete"`
 	Missing  []string `json:"missing"`
 	Absent   []string `json:"absent"` // references that lack
+
+	// On request: what of the closure is in the cache.
+	Paths    map[string]uint64 `json:"paths,omitempty"`    // base names; bytes of their NARs
+	Upstream []string          `json:"upstream,omitempty"` // base names of what these refer to and is elsewhere
 }
 
 // TrustConfig answers GET /_api/v1/oidc/config.

@@ -106,8 +106,18 @@ func zstdBytes(b []byte) []byte {
 // Closure asks which of the paths are in the cache with all they reference, and
 // refreshes their last use.
 func (c *Client) Closure(ctx context.Context, cache string, hashes []string) (api.ClosureResult, error) {
+	return c.closure(ctx, cache, api.ClosureRequest{StorePathHashes: hashes})
+}
+
+// ListClosure asks what the closure of one path consists of, as far as the cache
+// has it: the answer's Paths and Upstream.
+func (c *Client) ListClosure(ctx context.Context, cache, hash string) (api.ClosureResult, error) {
+	return c.closure(ctx, cache, api.ClosureRequest{StorePathHashes: []string{hash}, List: true})
+}
+
+func (c *Client) closure(ctx context.Context, cache string, in api.ClosureRequest) (api.ClosureResult, error) {
 	var result api.ClosureResult
-	body, err := json.Marshal(api.ClosureRequest{StorePathHashes: hashes})
+	body, err := json.Marshal(in)
 	if err != nil {
 		return result, fmt.Errorf("ask for closures: %w", err)
 	}

@@ -30,6 +30,12 @@ type graph struct {
 	nodes []node
 	edges []int32 // of each node one after another
 	names map[int32]string
+
+	elsewhere map[string]bool // not nil: all names are kept, here those of references that are left out
+}
+
+func newGraph(limit int) *graph {
+	return &graph{limit: limit, ids: map[hash]int32{}, names: map[int32]string{}}
 }
 
 // node is a path; it is absent where there is none in the cache.
@@ -44,25 +50,32 @@ type node struct {
 // load reads the closures of tops, which are hashes, level by level: the database
 // is asked a dozen times and not once for each path.
 func load(ctx context.Context, tx *meta.Tx, cacheID int64, tops []string, limit int) (*graph, error) {
-	g := &graph{limit: limit, ids: map[hash]int32{}, names: map[int32]string{}}
+	g := newGraph(limit)
+	if err := g.load(ctx, tx, cacheID, tops); err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+func (g *graph) load(ctx context.Context, tx *meta.Tx, cacheID int64, tops []string) error {
 	var level []int32
 	for _, top := range tops {
 		if id, fresh, err := g.add(top); err != nil {
-			return nil, err
+			return err
 		} else if fresh {
 			level = append(level, id)
 		}
 	}
 	for len(level) > 0 {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return err
 		}
 		var err error
 		if level, err = g.read(ctx, tx, cacheID, level); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return g, nil
+	return nil
 }
 
 // read reads one level and returns the next.
@@ -81,7 +94,7 @@ func (g *graph) read(ctx context.Context, tx *meta.Tx, cacheID int64, level []in
 		return err
 	})
 	for _, id := range level {
-		if !g.nodes[id].absent {
+		if !g.nodes[id].absent && g.elsewhere == nil {
 			delete(g.names, id) // which only what is absent is named by
 		}
 	}
@@ -92,7 +105,13 @@ func (g *graph) put(id int32, n meta.Node) (next []int32, err error) {
 	first := int32(len(g.edges))
 	upstream := strings.Split(n.Upstream, "\n")
 	for base := range strings.SplitSeq(n.Refs, "\n") {
-		if len(base) < nix.PathHashLen || slices.Contains(upstream, base) {
+		if len(base) < nix.PathHashLen {
+			continue
+		}
+		if slices.Contains(upstream, base) {
+			if g.elsewhere != nil {
+				g.elsewhere[strings.Clone(base)] = true
+			}
 			continue
 		}
 		ref, fresh, err := g.add(base)

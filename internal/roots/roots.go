@@ -6,6 +6,7 @@
 //	used of late ───┘
 //
 //	Closure   is all that these need there?          and so it was used
+//	List      what a closure consists of
 //	Pin       hold this, under a name                if its closure is whole
 //	Path      what is known of a path, and what holds it
 //	Why       the way from a root to it

@@ -268,6 +268,7 @@ func TestIsolationOfNames(t *testing.T) {
 			w.move(t, who, "PUT", "/a/nix-cache-info", nil)
 			w.json(t, who, "POST", "/_api/v1/get-missing-paths", fmt.Sprintf(`{"cache":"a","store_path_hashes":[%q]}`, x.large.Path.Hash()))
 			w.json(t, who, "POST", "/_api/v1/cache/a/closure", fmt.Sprintf(`{"store_path_hashes":[%q]}`, x.large.Path.Hash()))
+			w.json(t, who, "POST", "/_api/v1/cache/a/closure", fmt.Sprintf(`{"store_path_hashes":[%q],"list":true}`, x.large.Path.Hash()))
 			w.move(t, who, "POST", "/_api/v1/cache/a/chunks/missing", hashes(x.largePack.ids...))
 			w.move(t, who, "PUT", fmt.Sprintf("/_api/v1/cache/a/packs/%x", x.largePack.sum), x.largePack.file)
 			w.paths(t, who, "a", header(x.large), x.largePack.pieces)
@@ -301,6 +302,7 @@ func TestIsolationOfPaths(t *testing.T) {
 			w.paths(t, who, "b", header(top), chunk.AppendLiteral(nil, top.Bytes))
 			w.upload(t, who, "b", top, nil, top.Bytes)
 			w.json(t, who, "POST", "/_api/v1/cache/b/closure", fmt.Sprintf(`{"store_path_hashes":[%q]}`, top.Path.Hash()))
+			w.json(t, who, "POST", "/_api/v1/cache/b/closure", fmt.Sprintf(`{"store_path_hashes":[%q],"list":true}`, top.Path.Hash()))
 		}
 	})
 }

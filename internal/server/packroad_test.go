@@ -186,7 +186,9 @@ func TestPackRoadRefusals(t *testing.T) {
 		{"zstd that is none", "root", "POST", ours + "paths", []byte("xxxxxxxx"), []string{"Content-Encoding", "zstd"}, 400, "RequestError"},
 		{"a bomb", "root", "POST", ours + "paths", bomb.EncodeAll(make([]byte, 64<<20), nil), []string{"Content-Encoding", "zstd"}, 400, "RequestError"},
 		{"paths without the right", "pull", "POST", ours + "paths", nil, nil, 403, "AccessError"},
-		{"closure without the right", "pull", "POST", ours + "closure", []byte(`{"store_path_hashes":[]}`), []string{"Content-Type", "application/json"}, 403, "AccessError"},
+		{"closure by nobody", "", "POST", ours + "closure", []byte(`{"store_path_hashes":[]}`), []string{"Content-Type", "application/json"}, 401, "Unauthorized"},
+		{"closure without the right", "config", "POST", ours + "closure", []byte(`{"store_path_hashes":[]}`), []string{"Content-Type", "application/json"}, 403, "AccessError"},
+		{"list of two closures", "pull", "POST", ours + "closure", []byte(`{"store_path_hashes":["` + strings.Repeat("a", 32) + `","` + strings.Repeat("b", 32) + `"],"list":true}`), []string{"Content-Type", "application/json"}, 400, "RequestError"},
 		{"closure of nonsense", "root", "POST", ours + "closure", []byte(`{"store_path_hashes":["x"]}`), []string{"Content-Type", "application/json"}, 422, "RequestError"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

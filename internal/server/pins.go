@@ -21,8 +21,25 @@ func asker(c caller, cache *meta.Cache) roots.Asker {
 	return roots.Asker{Cache: *cache, User: c.subject(), Token: c.tokenID()}
 }
 
-// closure answers which closures are whole. Only who may push is answered: it says
-// what the cache has.
+// seesClosures checks that the caller may know which closures are whole: by a token that may pull or push. Either tells
+// him as much, one path at a time. Of a public cache everybody may pull; but a walk costs more than a path, and a use is
+// noted.
+func (s *Server) seesClosures(r *http.Request, name string) (*meta.Cache, error) {
+	c := callerOf(r)
+	cache, err := s.permit(r, name, 0, "")
+	if err != nil {
+		return nil, err
+	}
+	switch have := c.perms(name); {
+	case have&(token.Pull|token.Push) != 0:
+		return cache, s.pace(r)
+	case have != 0:
+		return nil, forbidden("ask for closures of this cache")
+	}
+	return nil, denied(c, unauthorized())
+}
+
+// closure answers which closures are whole, and what one consists of.
 func (s *Server) closure(w http.ResponseWriter, r *http.Request) error {
 	name, err := cacheParam(r)
 	if err != nil {
@@ -33,13 +50,25 @@ func (s *Server) closure(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return err
 		}
-		scope, err := s.pushScope(r, name)
+		cache, err := s.seesClosures(r, name)
 		if err != nil {
 			return err
 		}
-		result, err := s.Roots.Closure(r.Context(), asker(callerOf(r), &scope.Cache), in.StorePathHashes)
+		if in.List && len(in.StorePathHashes) != 1 {
+			return requestError("list: one closure at a time")
+		}
+		result, err := s.Roots.Closure(r.Context(), asker(callerOf(r), cache), in.StorePathHashes)
 		if err != nil {
 			return err
+		}
+		if in.List {
+			list, err := s.Roots.List(r.Context(), cache.ID, in.StorePathHashes[0])
+			if err != nil && !errors.Is(err, meta.ErrNotFound) { // it is among the missing
+				return err
+			}
+			if list != nil {
+				result.Paths, result.Upstream = list.Paths, list.Elsewhere
+			}
 		}
 		sendJSON(w, http.StatusOK, result)
 		return nil
