@@ -125,8 +125,8 @@ func (s *Server) createCache(w http.ResponseWriter, r *http.Request) error {
 	if errors.Is(err, meta.ErrExists) {
 		return &statusError{status: http.StatusBadRequest, name: api.CacheAlreadyExists, msg: "The cache already exists.", cause: err}
 	}
-	if err == nil {
-		s.caches.forget()
+	if err != nil {
+		return err
 	}
 	send(w, http.StatusOK, "", nil)
 	return nil
