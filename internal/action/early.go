@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -142,6 +143,9 @@ func (p *pusher) end(ctx context.Context, j *job) {
 // pushRest pushes what a build has made and what a host does not consist of, or not yet.
 func (p *pusher) pushRest(ctx context.Context, j *job) {
 	j.again.Add(j.rest)
+	if j.row.Result == report.Pushed {
+		j.again.Paths = slices.DeleteFunc(j.again.Paths, func(path nix.StorePath) bool { return path == j.path })
+	}
 	if len(j.again.Paths) > 0 {
 		sent, err := p.cache.Push(ctx, j.again.Paths...)
 		j.sent.add(sent)
