@@ -59,7 +59,7 @@ func (k *Keeper) Delete(ctx context.Context, cache meta.Cache, hash32 string, cl
 		return nil
 	}
 	if dry {
-		err = k.walking(ctx, work)
+		err = k.looking(ctx, work)
 	} else {
 		err = k.DB.Update(ctx, work)
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/org/attic-action/internal/meta"
 	"github.com/org/attic-action/internal/nix"
@@ -44,7 +43,7 @@ type node struct {
 	absent      bool
 	first, last int32 // its edges
 	size, file  uint64
-	used        time.Time
+	used        int64 // microseconds since 1970
 }
 
 // load reads the closures of tops, which are hashes, level by level: the database
@@ -127,7 +126,7 @@ func (g *graph) put(id int32, n meta.Node) (next []int32, err error) {
 	}
 	to := &g.nodes[id]
 	to.absent, to.first, to.last = false, first, int32(len(g.edges))
-	to.size, to.file, to.used = n.Size, n.FileSize, n.LastUsed
+	to.size, to.file, to.used = n.Size, n.FileSize, n.LastUsed.UnixMicro()
 	return next, nil
 }
 

@@ -35,7 +35,7 @@ const maxReferrers = 50
 // It reads all paths of the cache, to find its referrers.
 func (k *Keeper) Path(ctx context.Context, cache meta.Cache, hash32 string) (*Look, error) {
 	out := &Look{}
-	err := k.walking(ctx, func(tx *meta.Tx) error {
+	err := k.looking(ctx, func(tx *meta.Tx) error {
 		path, nar, err := tx.Path(cache.ID, hash32)
 		if err != nil {
 			return err
@@ -190,7 +190,7 @@ type Why struct {
 // the path.
 func (k *Keeper) Why(ctx context.Context, cache meta.Cache, hash32 string) (*Why, error) {
 	out := &Why{}
-	err := k.walking(ctx, func(tx *meta.Tx) error {
+	err := k.looking(ctx, func(tx *meta.Tx) error {
 		if _, _, err := tx.Path(cache.ID, hash32); err != nil {
 			return err
 		}

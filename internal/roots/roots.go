@@ -13,8 +13,7 @@
 //	Delete    away with it, if nothing needs it
 //
 // A walk along references reads the database level by level into a graph (graph.go)
-// and holds one of its few readers meanwhile. So walks are bounded, and only a few
-// run at a time.
+// and holds one of its few readers meanwhile. So walks are bounded, and take turns.
 package roots
 
 import (
@@ -35,8 +34,24 @@ type Keeper struct {
 	DB        *meta.DB
 	Retention time.Duration // of caches that have none of their own; 0: for ever
 
-	once  sync.Once
-	walks chan struct{}
+	walks, looks turn
+}
+
+// turn lets one at a time. A walk that meets its bound takes a hundred megabytes, on
+// a machine that may have 256, and one of the database's few readers.
+type turn struct {
+	once sync.Once
+	busy chan struct{}
+}
+
+func (t *turn) take(ctx context.Context) (leave func(), err error) {
+	t.once.Do(func() { t.busy = make(chan struct{}, 1) })
+	select {
+	case t.busy <- struct{}{}:
+		return func() { <-t.busy }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // Asker is on whose behalf something is asked, and of which cache.
@@ -57,8 +72,6 @@ func refuse(format string, args ...any) error { return &Refusal{Msg: fmt.Sprintf
 const (
 	// maxTops bounds the toplevels of one question.
 	maxTops = 4096
-	// sideBySide walks may hold readers of the database and memory.
-	sideBySide = 2
 	// touchBatch paths are written in one transaction: others wait for it.
 	touchBatch = 4096
 	// touchAfter is how exactly the last use of what a toplevel needs is known.
@@ -67,15 +80,24 @@ const (
 	touchAfter = time.Hour
 )
 
-// walking runs fn in one of the places for walks.
+// walking runs fn when it is its turn to walk.
 func (k *Keeper) walking(ctx context.Context, fn func(*meta.Tx) error) error {
-	k.once.Do(func() { k.walks = make(chan struct{}, sideBySide) })
-	select {
-	case k.walks <- struct{}{}:
-		defer func() { <-k.walks }()
-	case <-ctx.Done():
-		return ctx.Err()
+	leave, err := k.walks.take(ctx)
+	if err != nil {
+		return err
 	}
+	defer leave()
+	return k.DB.View(ctx, fn)
+}
+
+// looking is walking for the administrator, who may read all paths, again and again:
+// those who push need not wait for that.
+func (k *Keeper) looking(ctx context.Context, fn func(*meta.Tx) error) error {
+	leave, err := k.looks.take(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	return k.DB.View(ctx, fn)
 }
 
@@ -138,7 +160,7 @@ func (k *Keeper) Closure(ctx context.Context, a Asker, tops []string) (api.Closu
 func (g *graph) usedBefore(tops []string, before time.Time) []string {
 	var list []string
 	g.reach(g.marks(), g.idsOf(tops), func(id int32) {
-		if n := &g.nodes[id]; n.used.Before(before) {
+		if n := &g.nodes[id]; n.used < before.UnixMicro() {
 			list = append(list, string(n.hash[:]))
 		}
 	})
