@@ -220,3 +220,18 @@ func TestRecoverLeavesADatabaseInUseAlone(t *testing.T) {
 	s.restart()
 	s.want(http.StatusOK, s.request(http.MethodGet, "/main/nix-cache-info", tok, nil))
 }
+
+// A server that wakes up answers before it has asked its bucket. When the bucket then
+// refuses it, it says so once and ends, so that nobody believes that uploads arrive.
+func TestCredentialsThatWereTakenBackEndAWarmServer(t *testing.T) {
+	t.Parallel()
+	b := startBucket(t)
+	s := b.server(t)
+	s.cache("main", true)
+	s.stopped()
+	s.env = append(s.env, "AWS_SECRET_ACCESS_KEY=wrong")
+	end := s.life("127.0.0.1:0").wait()
+	if end.code != 78 || strings.Count(end.stderr, "correct AWS_SECRET_ACCESS_KEY") != 1 {
+		t.Errorf("exit %d\n%s", end.code, tail(end.stderr))
+	}
+}

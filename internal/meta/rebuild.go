@@ -114,28 +114,29 @@ func (tx *Tx) LosePath(id int64) error {
 // ShowBits lets a cache, live or not, see more entries of a pack for good: bit i of
 // bits is entry i. n is how many the pack has; all of them are the whole.
 func (tx *Tx) ShowBits(cacheID, packID int64, bits []byte, n int) error {
+	if err := tx.showBits(cacheID, packID, bits, n); err != nil {
+		return fmt.Errorf("show pack %d to cache %d: %w", packID, cacheID, err)
+	}
+	return nil
+}
+
+func (tx *Tx) showBits(cacheID, packID int64, bits []byte, n int) error {
 	var old []byte
 	var whole bool
 	err := tx.one("SELECT bits, bits IS NULL FROM visible WHERE cache_id = $1 AND pack_id = $2", []any{cacheID, packID}, &old, &whole)
-	if err != nil && !isNotFound(err) {
-		return fmt.Errorf("show pack %d to cache %d: %w", packID, cacheID, err)
+	if err != nil && !isNotFound(err) || whole {
+		return err
 	}
-	if whole {
-		return nil
-	}
-	if err == nil {
-		bits = unite(append([]byte{}, bits...), append([]byte{}, old...))
-	}
-	var column any = bits
-	if allBits(bits, n) {
+	var column any = unite(bits, notNil(old))
+	if allBits(column.([]byte), n) {
 		column = nil
 	}
 	_, err = tx.exec(`INSERT INTO visible (cache_id, pack_id, bits, until) VALUES ($1, $2, $3, NULL)
 		ON CONFLICT (cache_id, pack_id) DO UPDATE SET bits = excluded.bits, until = NULL`, cacheID, packID, column)
 	if err != nil {
-		return fmt.Errorf("show pack %d to cache %d: %w", packID, cacheID, err)
+		return err
 	}
-	return nil
+	return tx.useCopies(cacheID, packID, func(entry int32) bool { return sees(bits, entry) })
 }
 
 func allBits(bits []byte, n int) bool {
@@ -149,8 +150,10 @@ func allBits(bits []byte, n int) bool {
 
 // HideAll forgets what every cache sees, so that it can be made anew.
 func (tx *Tx) HideAll() error {
-	if _, err := tx.exec("DELETE FROM visible"); err != nil {
-		return fmt.Errorf("forget what caches see: %w", err)
+	for _, query := range []string{"DELETE FROM visible", "DELETE FROM shown_copies"} {
+		if _, err := tx.exec(query); err != nil {
+			return fmt.Errorf("forget what caches see: %w", err)
+		}
 	}
 	return nil
 }
@@ -212,12 +215,30 @@ func (tx *Tx) Prune() (nars, packs int64, err error) {
 		packs, err = tx.exec("DELETE FROM packs WHERE NOT EXISTS (SELECT 1 FROM visible v WHERE v.pack_id = packs.id)")
 	}
 	if err == nil && packs > 0 {
-		_, err = tx.exec("DELETE FROM chunks WHERE pack_id NOT IN (SELECT id FROM packs)")
+		err = tx.pruneChunks()
 	}
 	if err != nil {
 		return 0, 0, fmt.Errorf("drop what nothing needs: %w", err)
 	}
 	return nars, packs, nil
+}
+
+// pruneChunks drops the places that lie in packs which are gone. A copy in one that
+// is there takes the place of the chunk's row.
+func (tx *Tx) pruneChunks() error {
+	for _, query := range []string{
+		"DELETE FROM chunks WHERE pack_id NOT IN (SELECT id FROM packs)",
+		"DELETE FROM copies WHERE pack_id NOT IN (SELECT id FROM packs)",
+		"DELETE FROM shown_copies WHERE pack_id NOT IN (SELECT id FROM packs)",
+		`INSERT INTO chunks (hash, pack_id, entry, size, raw) SELECT hash, min(pack_id), entry, size, raw FROM copies c
+			WHERE NOT EXISTS (SELECT 1 FROM chunks k WHERE k.hash = c.hash) GROUP BY hash`,
+		"DELETE FROM copies WHERE EXISTS (SELECT 1 FROM chunks k WHERE k.hash = copies.hash AND k.pack_id = copies.pack_id)",
+	} {
+		if _, err := tx.exec(query); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Counts are how many rows of a kind there are.

@@ -446,6 +446,7 @@ func same(t *testing.T, got, want []string) {
 // served reads every path that the world remembers, byte by byte.
 func (w *world) served(db *meta.DB, d *depot.Depot) {
 	w.t.Helper()
+	w.found(db)
 	dec, _ := zstd.NewReader(nil)
 	defer dec.Close()
 	for name, paths := range w.paths {
@@ -473,6 +474,46 @@ func (w *world) served(db *meta.DB, d *depot.Depot) {
 }
 
 func short(lines []string) string { return strings.Join(lines[:min(len(lines), 5)], "\n") }
+
+// found sees to it that each cache finds the chunks of its paths, so that the next
+// push sends none of them again.
+func (w *world) found(db *meta.DB) {
+	w.t.Helper()
+	layouts := &depot.Layouts{}
+	err := db.View(w.t.Context(), func(tx *meta.Tx) error {
+		page, err := tx.LaidOutPaths(0)
+		for _, p := range page {
+			var ids []chunk.ID
+			err = errors.Join(err, layouts.Uses(p.Layout, func(id int64, first, count int) {
+				row, err2 := tx.Pack(id)
+				if err2 != nil {
+					w.t.Fatal(err2)
+				}
+				ix, err2 := layouts.Index(row.Index)
+				if err2 != nil {
+					w.t.Fatal(err2)
+				}
+				for _, e := range ix.Entries[first : first+count] {
+					if e.Kind == chunk.Chunk {
+						ids = append(ids, e.ID)
+					}
+				}
+			}))
+			places, err2 := tx.Locate([]int64{p.CacheID}, ids)
+			err = errors.Join(err, err2)
+			for i, place := range places {
+				if !place.Found {
+					w.t.Errorf("%s in %s: chunk %s is not found", p.StorePath, p.Cache, ids[i])
+					return err
+				}
+			}
+		}
+		return err
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
 
 func copyFile(t *testing.T, from, to string) string {
 	t.Helper()
