@@ -65,6 +65,8 @@ func statusHint(e *client.StatusError) string {
 		return "the token needs the right to pin that name: pins = [\"owner/repo/*\"] in the trust policy, or attic-server make-token --pin"
 	case e.Status == http.StatusUnauthorized:
 		return "the token is missing, expired or not of this server; --token-file, $ATTIC_TOKEN or attic login give one"
+	case e.Status == http.StatusForbidden && e.Method == http.MethodGet:
+		return "the token needs the right to pull from this cache (attic-server make-token --pull)"
 	case e.Status == http.StatusForbidden:
 		return "the token needs the right to push to this cache (attic-server make-token --push)"
 	case e.API != nil && e.API.Name == api.NoSuchCache:

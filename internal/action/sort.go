@@ -69,7 +69,7 @@ func (r *run) skipCached(ctx context.Context, jobs []*job, settings nixcli.Setti
 			r.cached(j, "the cache has all of ")
 		}
 	}
-	others := newUpstream(r.Login.HTTP, settings, r.config.UpstreamCacheKeyNames, substituterURL(r.in, r.config)).has(ctx, outputs(jobs))
+	others := newUpstream(r.Login.HTTP, settings, r.config.UpstreamCacheKeyNames, r.config.Substituter(r.in.Server, r.in.Cache)).has(ctx, outputs(jobs))
 	for _, j := range waiting(jobs) {
 		if others[j.path] {
 			j.upstream = true

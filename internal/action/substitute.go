@@ -56,8 +56,8 @@ func (p *pulls) setUp(ctx context.Context, in Inputs, cfg *client.Config) error 
 	if temp == "" && p.a.Runner.InActions() {
 		return errors.New("$RUNNER_TEMP is not set")
 	}
-	p.url = substituterURL(in, cfg)
-	conf := nixconf.Cache{URL: p.url, Keys: publicKeys(cfg)}
+	p.url = cfg.Substituter(in.Server, in.Cache)
+	conf := nixconf.Cache{URL: p.url, Keys: cfg.PublicKeys()}
 	if _, err := conf.Lines(); err != nil {
 		return fmt.Errorf("the server's answer: %w", err)
 	}
@@ -113,24 +113,6 @@ func (p *pulls) export(ctx context.Context, file, lines string) error {
 			"add the user to trusted-users in /etc/nix/nix.conf of the runner, or "+p.url+" and its key to substituters and trusted-public-keys there")
 	}
 	return nil
-}
-
-// substituterURL is what the server says, unless that would carry the token in clear text where it was encrypted so far.
-func substituterURL(in Inputs, cfg *client.Config) string {
-	if said := strings.TrimRight(cfg.SubstituterEndpoint, "/"); said != "" && (strings.HasPrefix(said, "https:") || !strings.HasPrefix(in.Server, "https:")) {
-		return said
-	}
-	return in.Server + "/" + in.Cache
-}
-
-func publicKeys(cfg *client.Config) []string {
-	keys := []string{cfg.PublicKey}
-	if cfg.AtticAction != nil {
-		for _, old := range cfg.AtticAction.OldKeys {
-			keys = append(keys, old.PublicKey)
-		}
-	}
-	return keys
 }
 
 const netrcMax = 1 << 20

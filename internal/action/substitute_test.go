@@ -168,7 +168,7 @@ func TestWhatKeepsTheJobFromPullingIsToldOnceAndFailsNothing(t *testing.T) {
 func TestSubstituterIsNotDowngraded(t *testing.T) {
 	s := newStage(t, nil)
 	s.pusher.config.SubstituterEndpoint = "http://cache.example/system"
-	if got := substituterURL(Inputs{Server: "https://cache.example", Cache: "system"}, &s.pusher.config); got != "https://cache.example/system" {
+	if got := s.pusher.config.Substituter("https://cache.example", "system"); got != "https://cache.example/system" {
 		t.Errorf("pulls from %s", got)
 	}
 }

@@ -1,5 +1,5 @@
-// Package nixconf writes what makes Nix pull from a cache: lines of nix.conf, and a netrc where the cache is private.
-// It touches no files but reads where they would be.
+// Package nixconf writes what makes Nix pull from a cache: lines of nix.conf, a NixOS module of the same, and a netrc where
+// the cache is private. It touches no files: texts in, texts out.
 //
 // Nix reads, each over what came before:
 //
