@@ -308,6 +308,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(upload(func(map[string]any) {}))
 	f.Add([]byte(`{"keypair":{"Keypair":"x"},"is_public":true,"retention_period":{"Period":1}}`))
 	f.Add([]byte(`{"cache":"a","store_path_hashes":["` + hash + `"]}`))
+	f.Add([]byte(`{"store_path":"/nix/store/x","keep":5,"expires_in":60,"upstream":["a"]}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		if u, err := DecodeUploadInfo(body); err == nil {
 			again, err := json.Marshal(u)
@@ -324,7 +325,8 @@ func FuzzDecode(f *testing.F) {
 		_, patch := DecodePatchCache(asJSON, body)
 		_, missing := DecodeMissingPaths(asJSON, body)
 		_, closure := DecodeClosure(asJSON, body)
-		for _, err := range []error{create, patch, missing, closure} {
+		_, pin := DecodePin(asJSON, body)
+		for _, err := range []error{create, patch, missing, closure, pin} {
 			if s := status(t, err); s != 200 && s != 400 && s != 422 {
 				t.Errorf("%s: %d", body, s)
 			}
