@@ -134,11 +134,19 @@ func (b *book) packsOf(it *item) (packs map[*packFile]bool, ok bool) {
 	return packs, true
 }
 
+// bookMax is how many chunks are remembered from one push to the next: those of some 64 GiB, in 50 MB. A job that
+// pushes for hours learns of more, and asks for them again.
+const bookMax = 1 << 19
+
 // reset drops what belongs to a push that has ended: only what is at the server
 // is known to the next one.
 func (b *book) reset() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if len(b.at) > bookMax {
+		b.at = map[chunk.ID]*packFile{} // a map that was emptied keeps its memory
+		return
+	}
 	for id, at := range b.at {
 		if at != atServer {
 			delete(b.at, id)
