@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 
+	"github.com/org/attic-action/internal/github"
 	"github.com/org/attic-action/internal/report"
 )
 
@@ -41,7 +42,7 @@ func (r *run) tell() error {
 	}
 	if len(r.report.Hosts)+len(r.report.Notes) > 0 { // else there is an error, and nothing but that
 		r.Runner.Print("\n" + r.report.Text())
-		errs = append(errs, r.Runner.AddSummary(r.report.Markdown()))
+		errs = append(errs, r.Runner.AddSummary(r.report.Markdown(github.SummaryMax)))
 	}
 	return errors.Join(errs...)
 }

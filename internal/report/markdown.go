@@ -6,34 +6,82 @@ import (
 	"unicode"
 )
 
-// Markdown is the report as a job's summary.
-func (r Report) Markdown() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "### %s\n\n", Escape(r.title()))
+// Markdown is the report as a job's summary or a comment, in at most limit bytes. What does not fit is left out in whole
+// parts, and a line says so: half a table or half a fold would take the rest of the page with it.
+func (r Report) Markdown(limit int) string {
+	p := page{left: limit - tailRoom}
+	p.add("### " + Escape(r.title()) + "\n\n")
 	if len(r.Hosts) > 0 {
-		b.WriteString("| " + strings.Join(columns, " | ") + " |\n| --- | --- | --- | ---: | ---: | ---: | ---: |\n")
+		p.add("| " + strings.Join(columns, " | ") + " |\n" + strings.Repeat("| --- ", textColumns) + strings.Repeat("| ---: ", len(columns)-textColumns) + "|\n")
 	}
 	for _, h := range r.Hosts {
-		for _, cell := range h.cells() {
-			b.WriteString("| " + Escape(cell) + " ")
-		}
-		b.WriteString("|\n")
+		p.add(tableRow(h.cells()))
 	}
-	fmt.Fprintf(&b, "\n%s\n", Escape(r.total()))
+	p.add("\n" + Escape(r.total()) + "\n")
+	for _, note := range r.Notes {
+		p.add("\n" + quote(note))
+	}
 	for _, h := range r.Hosts {
 		if h.Reason != "" {
-			fmt.Fprintf(&b, "\n* **%s** %s: %s\n", Escape(h.Name), h.Result, Escape(h.Reason))
+			p.add(fmt.Sprintf("\n* **%s** %s: %s\n", Escape(short(h.Name)), h.Result, Escape(h.Reason)))
 		}
+	}
+	for _, c := range r.changes() {
+		p.add(c)
 	}
 	for _, h := range r.Hosts {
 		if h.Log != "" {
-			fmt.Fprintf(&b, "\n<details><summary>last log lines of %s</summary>\n\n%s\n</details>\n", Escape(h.Name), Fence(h.Log))
+			p.add(folded("last log lines of "+short(h.Name), Fence(h.Log)))
 		}
 	}
-	for _, note := range r.Notes {
-		b.WriteString("\n" + quote(note))
+	if p.lost > 0 {
+		fmt.Fprintf(&p.text, "\nLeft out, for this page was full: %s. The job's log has all but what changed in the closures.\n", plural(p.lost, "part"))
 	}
-	return b.String()
+	return p.text.String()
+}
+
+// page is Markdown that has so many bytes left.
+type page struct {
+	text strings.Builder
+	left int
+	lost int // parts that did not fit
+}
+
+// tailRoom is kept for the line about what was lost.
+const tailRoom = 140
+
+func (p *page) add(part string) {
+	if len(part) > p.left {
+		p.lost++
+		return
+	}
+	p.left -= len(part)
+	p.text.WriteString(part)
+}
+
+// tableRow is a row of a table, with a line break.
+func tableRow(cells []string) string {
+	var b strings.Builder
+	for _, cell := range cells {
+		b.WriteString("| " + Escape(short(cell)) + " ")
+	}
+	return b.String() + "|\n"
+}
+
+// folded is Markdown that is shown by a click on the title.
+func folded(title, markdown string) string {
+	return "\n<details><summary>" + Escape(title) + "</summary>\n\n" + markdown + "\n</details>\n"
+}
+
+// cellMax bounds what a name takes of a row, in bytes.
+const cellMax = 300
+
+// short cuts what is too long for a row.
+func short(s string) string {
+	if len(s) <= cellMax {
+		return s
+	}
+	return strings.ToValidUTF8(s[:cellMax], "") + "…"
 }
 
 func (r Report) title() string {
@@ -46,14 +94,22 @@ func (r Report) title() string {
 // Escape returns Markdown that shows s and does nothing else, within a table's cell too: letters, digits and a few signs as
 // they are, everything that Markdown or HTML gives a meaning as a character reference. Line breaks become blanks,
 // and what would hide or turn text around (controls, bidirectional overrides) becomes U+FFFD.
+//
+// GitHub looks for more in what is shown: @name tells somebody, #12 and GH-12 write into another issue, and www. is a
+// link. There a blank without width parts the sign from the name.
 func Escape(s string) string {
 	var b strings.Builder
-	for _, c := range strings.ToValidUTF8(s, "\uFFFD") {
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	for i, c := range s {
 		switch {
 		case c == '\n' || c == '\r' || c == '\t':
 			b.WriteByte(' ')
 		case unicode.IsControl(c) || unicode.Is(unicode.Cf, c) || c == 0x2028 || c == 0x2029:
 			b.WriteRune('\uFFFD')
+		case c == '@' || c == '#':
+			fmt.Fprintf(&b, "&#%d;%s", c, noWidth)
+		case c == '-' && endsIn(s[:i], "gh"), c == '.' && endsIn(s[:i], "www"):
+			b.WriteString(noWidth + string(c))
 		case c < 0x80 && !strings.ContainsRune(" .,;?=+/%", c) && !isWord(c):
 			fmt.Fprintf(&b, "&#%d;", c)
 		default:
@@ -62,6 +118,14 @@ func Escape(s string) string {
 	}
 	return b.String()
 }
+
+// endsIn is strings.HasSuffix for ASCII in any case.
+func endsIn(s, end string) bool {
+	return len(s) >= len(end) && strings.EqualFold(s[len(s)-len(end):], end)
+}
+
+// noWidth is a character that is not seen, and parts what is around it.
+const noWidth = "&#8203;"
 
 // isWord is true for what is never markup within a line. A dash is one of them: a cell always begins behind "| ".
 func isWord(c rune) bool {

@@ -4,8 +4,11 @@ package report
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"time"
+
+	"github.com/org/attic-action/internal/closurediff"
 )
 
 // Result is what became of a host.
@@ -28,10 +31,22 @@ type Host struct {
 	Reason       string // one line: why it failed or was skipped
 	Log          string // of a failed build: its last lines
 	StorePath    string
+	Closure      int64         // bytes of the closure as a machine holds it; 0: nobody looked
+	Since        *Since        // the last pinned revision; nil: there is none, or nobody looked
+	Made         int           // derivations that were built
+	Fetched      int           // store paths that came from a cache
 	Paths        int           // store paths of the closure that this cache must have
 	Pushed       int           // sent now: of them, and of what only the build needs
+	Raw          int64         // bytes of what was pushed, as NARs
 	Bytes        int64         // sent, as request bodies
 	Time         time.Duration // building and pushing
+}
+
+// Since is what changed in a host since the revision that a pin holds.
+type Since struct {
+	Pin  string // its name
+	Same bool   // it is the same store path
+	closurediff.Diff
 }
 
 // Report is the whole of a run.
@@ -54,18 +69,43 @@ func (r Report) Failed() []string {
 	return names
 }
 
-var columns = []string{"host", "system", "result", "paths", "pushed", "bytes", "time"}
+var columns = []string{"host", "system", "result", "closure", "change", "built", "fetched", "pushed", "raw", "sent", "time"}
+
+// textColumns are those of columns that are no numbers.
+const textColumns = 3
 
 // cells are a row's cells, unescaped, in the order of columns.
 func (h Host) cells() []string {
-	row := []string{h.Name, h.System, string(h.Result), "", "", "", ""}
-	if h.Result == Pushed || h.Paths > 0 {
-		row[3], row[4], row[5] = fmt.Sprint(h.Paths), fmt.Sprint(h.Pushed), Bytes(h.Bytes)
+	row := make([]string, len(columns))
+	row[0], row[1], row[2] = h.Name, h.System, string(h.Result)
+	if h.Closure > 0 {
+		row[3] = Bytes(h.Closure)
+	}
+	switch {
+	case h.Since == nil:
+	case h.Since.Same:
+		row[4] = "none"
+	default:
+		row[4] = signed(h.Since.Size)
+	}
+	if h.Result == Built || h.Result == Pushed || h.Made+h.Fetched > 0 {
+		row[5], row[6] = fmt.Sprint(h.Made), fmt.Sprint(h.Fetched)
+	}
+	if h.Result == Pushed || h.Paths+h.Pushed > 0 {
+		row[7], row[8], row[9] = fmt.Sprint(h.Pushed), Bytes(h.Raw), Bytes(h.Bytes)
 	}
 	if h.Time > 0 {
-		row[6] = Duration(h.Time)
+		row[10] = Duration(h.Time)
 	}
 	return row
+}
+
+// signed is a change of size as people read it: +1.2 MB, -17 B.
+func signed(n int64) string {
+	if n < 0 {
+		return "-" + Bytes(-max(n, -math.MaxInt64))
+	}
+	return "+" + Bytes(n)
 }
 
 // total says in one line what all hosts came to.
