@@ -62,6 +62,10 @@ func runAction(ctx context.Context, runner *github.Runner) error {
 	if err != nil {
 		return &usageError{err}
 	}
+	return newAction(runner, in).Run(ctx, in)
+}
+
+func newAction(runner *github.Runner, in action.Inputs) *action.Action {
 	nix := newNix(in)
 	a := &action.Action{
 		Runner: runner,
@@ -74,7 +78,7 @@ func runAction(ctx context.Context, runner *github.Runner) error {
 	a.Connect = func(in action.Inputs, token action.TokenSource) (action.Cache, error) {
 		return connect(runner, nix, in, token, a.Login.Rejected)
 	}
-	return a.Run(ctx, in)
+	return a
 }
 
 // newNix is the machine's Nix, as the inputs want it.
@@ -151,7 +155,7 @@ func withoutSecrets(env []string) []string {
 func newPost() *cobra.Command {
 	return &cobra.Command{
 		Use:    "post",
-		Short:  "Take back what main left for the job's later steps: the token, nix.conf and netrc",
+		Short:  "Push what a cancelled main had no time for, and take back what it left for later steps: token, nix.conf, netrc",
 		Args:   cobra.NoArgs,
 		Hidden: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -160,6 +164,7 @@ func newPost() *cobra.Command {
 			if err != nil {
 				return nil // main has said so, and left nothing
 			}
+			newAction(runner, in).PushLeft(cmd.Context(), in)
 			return annotated(cmd.Context(), runner, action.Post(cmd.Context(), runner, newLogin(runner, in), home()))
 		},
 	}

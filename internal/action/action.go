@@ -16,7 +16,8 @@
 //	outputs, summary, table      also when a host failed, or nothing began            tell.go
 //
 // With matrix, the first job stops where building would begin and prints who builds what (matrix.go); the last job
-// asks the cache what became of it (aggregate.go). The post step takes back what later steps were given (post.go).
+// asks the cache what became of it (aggregate.go). The post step takes back what later steps were given (post.go), and pushes
+// what a cancelled job had no time for (left.go).
 //
 // One host's failure stops no other host. It fails the job at the end, by its name.
 package action

@@ -92,6 +92,7 @@ type pusher struct {
 	early  chan early // without room: what is not taken gathers
 	built  chan *job  // with room for all: a slow push must not hold up a build
 	failed *atomic.Bool
+	left   []nix.StorePath // of jobs that ended, not pushed
 }
 
 func (p *pusher) all(ctx context.Context) {
@@ -101,6 +102,9 @@ func (p *pusher) all(ctx context.Context) {
 			p.pushEarly(ctx, e)
 		case j, ok := <-p.built:
 			if !ok {
+				if ctx.Err() != nil {
+					p.leave(p.left)
+				}
 				return
 			}
 			if p.pushes {
@@ -132,6 +136,7 @@ func (p *pusher) end(ctx context.Context, j *job) {
 		p.pushRest(ctx, j)
 	case j.row.Result == report.Built && !p.push(ctx, j): // which tried most of the rest, too
 		p.failed.Store(true)
+		p.left = append(append(p.left, j.path), append(j.again.Paths, j.rest.Paths...)...)
 	default:
 		p.pin(ctx, j.row.Name, j.path)
 		p.pushRest(ctx, j)
@@ -147,15 +152,22 @@ func (p *pusher) pushRest(ctx context.Context, j *job) {
 		j.again.Paths = slices.DeleteFunc(j.again.Paths, func(path nix.StorePath) bool { return path == j.path })
 	}
 	if len(j.again.Paths) > 0 {
-		sent, err := p.cache.Push(ctx, j.again.Paths...)
-		j.sent.add(sent)
-		if err != nil {
-			p.Runner.Warning(j.row.Name+" not wholly pushed", j.row.Name+": some of what was built for it is not on the cache, and will be built again: "+firstLine(err.Error()))
-			return
-		}
-		_ = j.again.Release()
+		p.tryAgain(ctx, j)
 	}
 	if j.row.Result == report.Failed && j.sent.Pushed > 0 {
 		p.Runner.Printf("%s: %d paths that were built for it are on the cache\n", j.row.Name, j.sent.Pushed)
+	}
+}
+
+func (p *pusher) tryAgain(ctx context.Context, j *job) {
+	sent, err := p.cache.Push(ctx, j.again.Paths...)
+	j.sent.add(sent)
+	switch {
+	case err == nil:
+		_ = j.again.Release()
+	case ctx.Err() != nil:
+		p.left = append(p.left, j.again.Paths...)
+	default:
+		p.Runner.Warning(j.row.Name+" not wholly pushed", j.row.Name+": some of what was built for it is not on the cache, and will be built again: "+firstLine(err.Error()))
 	}
 }

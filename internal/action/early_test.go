@@ -277,3 +277,61 @@ func TestPushThatFailsWhileBuildingIsTriedAgainAtTheEnd(t *testing.T) {
 		}
 	})
 }
+
+// stuck is a connection on which nothing arrives.
+type stuck struct{ action.Cache }
+
+func (stuck) Push(ctx context.Context, _ ...nix.StorePath) (action.Sent, error) {
+	<-ctx.Done()
+	return action.Sent{}, context.Cause(ctx)
+}
+
+// What takes longer than a runner waits for a cancelled step is pushed by its post step, for which it waits minutes.
+func TestPostStepPushesWhatACancelledJobHadNoTimeFor(t *testing.T) {
+	bin := programs(t)[0]
+	srv := servertest.Start(t)
+	srv.CreateCache(t, "system", true)
+	c := newChain(t, "echo $deps > $out", "")
+	paths := c.outputs(bin)
+	m := newMachine(t, bin, "", srv.URL, srv.Root)
+	m.wrap = func(cache action.Cache) action.Cache { return stuck{cache} }
+	ctx, cancel := context.WithCancel(t.Context())
+	m.ctx = ctx
+	go func() { c.wait(); cancel() }()
+	if _, err := m.run("flake", c.flake); !errors.Is(err, context.Canceled) || on(t, srv, paths["first"]) {
+		t.Fatalf("%v\n%s", err, &m.log)
+	}
+	m.env["STATE_left"] = m.file("GITHUB_STATE")["left"]
+	m.wrap = nil
+	a, in := m.step()
+	a.PushLeft(t.Context(), in)
+	for name, want := range map[string]bool{"first": true, "second": true, "gate": false, "top": false} {
+		if on(t, srv, paths[name]) != want {
+			t.Errorf("%s is on the server: %v\n%s", name, !want, &m.log)
+		}
+	}
+	if _, err := os.Stat(filepath.Dir(m.env["STATE_left"])); !os.IsNotExist(err) {
+		t.Errorf("roots are left: %v", err)
+	}
+}
+
+// Another step may have written the state; what it names is neither read nor removed.
+func TestPostStepReadsOnlyTheMainStepsList(t *testing.T) {
+	m := newMachine(t, programs(t)[0], "", "http://127.0.0.1:1", "token")
+	m.wrap = func(action.Cache) action.Cache { t.Error("the cache is asked"); return nil }
+	dir := t.TempDir()
+	for _, file := range []string{dir + "/not-pushed", m.env["RUNNER_TEMP"] + "/not-pushed", m.env["RUNNER_TEMP"] + "/other/not-pushed"} {
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte("/nix/store/"+strings.Repeat("0", 32)+"-x\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		m.env["STATE_left"] = file
+		a, in := m.step()
+		a.PushLeft(t.Context(), in)
+		if _, err := os.Stat(file); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -77,6 +77,18 @@ func (m *machine) environ() []string {
 
 func (m *machine) run(inputs ...string) (map[string]string, error) {
 	m.t.Helper()
+	a, in := m.step(inputs...)
+	ctx := m.ctx
+	if ctx == nil {
+		ctx = m.t.Context()
+	}
+	err := a.Run(ctx, in)
+	return m.file("GITHUB_OUTPUT"), err
+}
+
+// step is what a step of the job runs.
+func (m *machine) step(inputs ...string) (*action.Action, action.Inputs) {
+	m.t.Helper()
 	for i := 0; i < len(inputs); i += 2 {
 		m.env[github.InputVariable(inputs[i])] = inputs[i+1]
 	}
@@ -102,12 +114,7 @@ func (m *machine) run(inputs ...string) (map[string]string, error) {
 			return cache, err
 		},
 	}
-	ctx := m.ctx
-	if ctx == nil {
-		ctx = m.t.Context()
-	}
-	err = a.Run(ctx, in)
-	return m.file("GITHUB_OUTPUT"), err
+	return a, in
 }
 
 // file is what a step wrote for its runner, the last value of each name.
