@@ -87,6 +87,7 @@ type narReader struct {
 	ctx    context.Context // of the one request that this reader serves
 	at     int64
 	expect int64 // where the caller is expected to stop
+	size   int64 // of parts in memory; 0: not known yet
 
 	walk   planner
 	head   stretch // of what is read now; nil: nothing
@@ -202,7 +203,7 @@ func (r *narReader) drop() (err error) {
 	if r.head != nil {
 		err = r.shut()
 	}
-	r.walk.i = -1
+	r.walk.i, r.size = -1, 0
 	return errors.Join(err, r.queue.drop())
 }
 

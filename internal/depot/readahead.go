@@ -25,7 +25,8 @@ type stretch interface {
 const (
 	maxPart   = 4 << 20
 	minPart   = 256 << 10
-	firstSize = 2 // parts ahead, before anything is known about the client
+	fairPart  = 1 << 20 // what is longer than that is worth another request
+	firstSize = 2       // parts ahead, before anything is known about the client
 	maxAhead  = 4
 	// maxNear is what is read through the volume at once. It takes no memory.
 	maxNear = 16 << 20
@@ -40,7 +41,7 @@ type readAhead struct {
 }
 
 func newReadAhead(memory *budget.Bytes) *readAhead {
-	const most = 64 << 20
+	const most = 32 << 20
 	share := min(memory.Total()/2, most)
 	return &readAhead{memory: memory, share: budget.New(share), size: max(minPart, min(share/8, maxPart))}
 }
@@ -140,7 +141,10 @@ func (r *narReader) most(pack int64) int64 {
 	case r.nar.near(pack):
 		return maxNear
 	}
-	return d.ahead.size
+	if r.size == 0 { // even a NAR of a few MiB comes over three connections
+		r.size = min(d.ahead.size, max(fairPart, (r.expect-r.at+2)/3))
+	}
+	return r.size
 }
 
 // prefetch begins to fetch the part that comes next: onto the volume, or into memory. It returns nil if there is
