@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/org/attic-action/internal/api"
 	"github.com/org/attic-action/internal/client"
 	"github.com/org/attic-action/internal/github"
 	"github.com/org/attic-action/internal/nix"
@@ -116,18 +115,15 @@ func (c *Remote) complete(ctx context.Context, paths []nix.StorePath, complete m
 	return nil
 }
 
-// Pin makes a path, all of which was just pushed or found on the cache, the newest revision of a pin.
+// Pin makes a path, all of which was just pushed or found on the cache, the newest revision of a pin. What the cache lacks
+// of it must have an upstream's signature in the local store: anything else may have been collected meanwhile.
 func (c *Remote) Pin(ctx context.Context, name string, path nix.StorePath, keep int) error {
-	in := api.PinRequest{StorePath: path.String(), Keep: keep}
-	_, err := c.Client.SetPin(ctx, c.Name, name, in)
-	if e := client.APIError(err); e != nil && e.Name == api.MissingReferences && len(e.References) <= api.MaxPinUpstream {
-		// What the cache lacks was left out of the push, because upstream has it. Paths that somebody else pushed before,
-		// with a client that does not tell the server so, refer to it.
-		in.Upstream = e.References
-		_, err = c.Client.SetPin(ctx, c.Name, name, in)
+	_, err := c.Pusher.Pin(ctx, push.Pin{Cache: c.Name, Name: name, Path: path, Keep: keep})
+	if errors.Is(err, push.ErrNoPins) {
+		return ErrNoPins
 	}
 	switch client.Status(err) {
-	case 401, 403, 404, 405: // no right to it, or a server without pins
+	case 401, 403, 404, 405: // no right to it
 		return ErrNoPins
 	}
 	return err
