@@ -19,6 +19,7 @@ import (
 type Sent struct {
 	Paths    int   // store paths of the closure that the cache must have
 	Pushed   int   // of them, those that were sent now
+	Raw      int64 // bytes of these, as NARs
 	Bytes    int64 // of request bodies
 	Requests int
 }
@@ -26,6 +27,7 @@ type Sent struct {
 // add counts what another push for the same host sent.
 func (s *Sent) add(o Sent) {
 	s.Pushed += o.Pushed
+	s.Raw += o.Raw
 	s.Bytes += o.Bytes
 	s.Requests += o.Requests
 }
@@ -143,7 +145,7 @@ func (c *Remote) Push(ctx context.Context, paths ...nix.StorePath) (Sent, error)
 	stop()
 	var sent Sent
 	if res != nil {
-		sent = Sent{Paths: res.Paths - res.Upstream, Pushed: res.Pushed, Bytes: res.BytesSent, Requests: int(res.Requests)}
+		sent = Sent{Paths: res.Paths - res.Upstream, Pushed: res.Pushed, Raw: res.NARBytes, Bytes: res.BytesSent, Requests: int(res.Requests)}
 		c.tellFailures(ctx, res.Failed)
 		if len(res.Failed) > 0 && err == nil {
 			err = fmt.Errorf("%s: %s (%w)", res.Failed[0].Path, res.Failed[0].Reason, res.Err())

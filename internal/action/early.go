@@ -142,7 +142,7 @@ func (p *pusher) end(ctx context.Context, j *job) {
 		p.pushRest(ctx, j)
 	}
 	p.report.Requests += j.sent.Requests
-	j.row.Pushed, j.row.Bytes = j.sent.Pushed, j.sent.Bytes
+	j.row.Pushed, j.row.Raw, j.row.Bytes = j.sent.Pushed, j.sent.Raw, j.sent.Bytes
 }
 
 // pushRest pushes what a build has made and what a host does not consist of, or not yet.

@@ -71,25 +71,34 @@ func (u upstream) has(ctx context.Context, paths []nix.StorePath) map[nix.StoreP
 
 // signed asks one cache for one path.
 func (u upstream) signed(ctx context.Context, url string, path nix.StorePath) bool {
+	return u.info(ctx, url, path) != nil
+}
+
+// info is what one cache says of one path, and has signed; nil if it does not have it.
+func (u upstream) info(ctx context.Context, url string, path nix.StorePath) *nix.NarInfo {
 	ctx, cancel := context.WithTimeout(ctx, upstreamWait)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("%s/%s.narinfo", url, path.Hash()), nil)
 	if err != nil {
-		return false
+		return nil
 	}
 	res, err := u.http.Do(req)
 	if err != nil {
-		return false
+		return nil
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
-		return false
+		return nil
 	}
 	info, err := nix.ParseNarInfo(io.LimitReader(res.Body, narinfoMax))
 	if err != nil || info.StorePath != path {
-		return false
+		return nil
 	}
-	return slices.ContainsFunc(info.Sigs, func(sig string) bool {
+	signed := slices.ContainsFunc(info.Sigs, func(sig string) bool {
 		return slices.ContainsFunc(u.keys, func(key nix.PublicKey) bool { return key.Verify(info.Fingerprint(), sig) })
 	})
+	if !signed {
+		return nil
+	}
+	return info
 }

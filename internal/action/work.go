@@ -52,10 +52,11 @@ func (r *run) build(ctx, late context.Context, j *job, to chan<- early) bool {
 	r.Runner.Group("Build " + j.row.Name)
 	log := r.Runner.Lines(j.row.Name + "> ")
 	tap, rest := r.follow(ctx, j, to)
-	path, err := r.Nix.Build(ctx, j.host.DrvPath, j.host.Output, r.root(j), io.MultiWriter(log, tap))
+	var count tally
+	path, err := r.Nix.Build(ctx, j.host.DrvPath, j.host.Output, r.root(j), io.MultiWriter(log, tap, &count))
 	_ = log.Close() // never fails
 	j.rest = rest(late)
-	j.row.Time = r.Now().Sub(start)
+	j.row.Time, j.row.Made, j.row.Fetched = r.Now().Sub(start), count.made, count.fetched
 	if err == nil {
 		j.path = path
 		j.row.Result, j.row.StorePath = report.Built, path.String()
@@ -110,7 +111,7 @@ func (r *run) pinName(host string) (string, bool) {
 }
 
 // fail marks a host as failed and says so where people look: an annotation, and the last lines of the build's log.
-func (a *Action) fail(row *report.Host, err error) {
+func (r *run) fail(row *report.Host, err error) {
 	row.Result, row.Reason = report.Failed, firstLine(err.Error())
 	var b *nixcli.BuildError
 	if errors.As(err, &b) {
@@ -121,10 +122,10 @@ func (a *Action) fail(row *report.Host, err error) {
 	} else if text := err.Error(); text != firstLine(text) {
 		row.Log = text
 	}
-	a.Runner.Error(row.Name, row.Name+": "+row.Reason)
+	r.Runner.ErrorAt(r.locate(err), row.Name, row.Name+": "+row.Reason)
 	if row.Log != "" {
-		if err := a.Runner.Verbatim(row.Log); err != nil {
-			a.Runner.Print(row.Log)
+		if err := r.Runner.Verbatim(row.Log); err != nil {
+			r.Runner.Print(row.Log)
 		}
 	}
 }

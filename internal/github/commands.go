@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"unicode"
 
@@ -33,11 +34,21 @@ func (r *Runner) Group(title string) {
 func (r *Runner) EndGroup() { r.command("endgroup", "", nil) }
 
 // Error, Warning and Notice put an annotation on the run. The title may be empty.
-func (r *Runner) Error(title, message string)   { r.annotate("error", title, message) }
-func (r *Runner) Warning(title, message string) { r.annotate("warning", title, message) }
-func (r *Runner) Notice(title, message string)  { r.annotate("notice", title, message) }
+func (r *Runner) Error(title, message string)   { r.annotate("error", Line{}, title, message) }
+func (r *Runner) Warning(title, message string) { r.annotate("warning", Line{}, title, message) }
+func (r *Runner) Notice(title, message string)  { r.annotate("notice", Line{}, title, message) }
 
-func (r *Runner) annotate(level, title, message string) {
+// Line is a line of a file of the repository.
+type Line struct {
+	File string // path from the repository's root; empty: nowhere
+	Line int    // from 1; 0: the file as a whole
+	Col  int    // from 1; 0: the line as a whole
+}
+
+// ErrorAt is an Error that is shown at a line.
+func (r *Runner) ErrorAt(at Line, title, message string) { r.annotate("error", at, title, message) }
+
+func (r *Runner) annotate(level string, at Line, title, message string) {
 	if !r.InActions() {
 		if title != "" {
 			message = title + ": " + message
@@ -45,9 +56,17 @@ func (r *Runner) annotate(level, title, message string) {
 		r.Print(level + ": " + message)
 		return
 	}
-	var properties githubactions.CommandProperties
-	if title != "" {
-		properties = githubactions.CommandProperties{"title": oneLine(title)}
+	properties := githubactions.CommandProperties{}
+	set := func(name, value string) {
+		if value != "" && value != "0" {
+			properties[name] = oneLine(value)
+		}
+	}
+	set("title", title)
+	if at.File != "" {
+		set("file", at.File)
+		set("line", strconv.Itoa(at.Line))
+		set("col", strconv.Itoa(at.Col))
 	}
 	r.command(level, message, properties)
 }

@@ -380,3 +380,15 @@ func FuzzClaims(f *testing.F) {
 		}
 	})
 }
+
+// A file's name is written by whoever wrote the flake, too.
+func TestErrorAtALineIsOneCommand(t *testing.T) {
+	var out bytes.Buffer
+	r := &Runner{Getenv: func(string) string { return "true" }, Stdout: &out}
+	r.ErrorAt(Line{"hosts/a,b:c\n::error::x.nix", 12, 3}, "web,line=1", "50% broken\n::error::y")
+	r.ErrorAt(Line{File: "flake.nix"}, "web", "x")
+	want := "::error col=3,file=hosts/a%2Cb%3Ac\uFFFD%3A%3Aerror%3A%3Ax.nix,line=12,title=web%2Cline=1::50%25 broken%0A::error::y\n::error file=flake.nix,title=web::x\n"
+	if got := out.String(); got != want {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
