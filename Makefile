@@ -32,6 +32,7 @@ lint: ## what the tools say: formatting, vet, staticcheck, shellcheck, actionlin
 	$(GO) vet ./...
 	$(TOOL) staticcheck ./...
 	shellcheck .ci/run scripts/demo scripts/fuzz scripts/image scripts/release scripts/rootfs scripts/setup scripts/zizmor $(wildcard scripts/bench scripts/bench-* scripts/e2e)
+	shellcheck --shell=bash --exclude=SC2154,SC2034 testdata/e2e/stories/*.bash # what scripts/e2e sets and reads
 	for file in action/*.js; do node --check $$file || exit 1; done
 	$(if $(wildcard .github/workflows/*.yml),$(TOOL) actionlint)
 	scripts/zizmor --quiet
