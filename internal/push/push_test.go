@@ -398,8 +398,10 @@ func TestStalledUploadIsBrokenAndRepeated(t *testing.T) {
 		if r.Method != http.MethodPut {
 			return false
 		}
-		if puts.Add(1) > 1 {
-			close(again)
+		if n := puts.Add(1); n > 1 {
+			if n == 2 { // on a busy machine it may stall once more
+				close(again)
+			}
 			return false
 		}
 		<-again // reads nothing until the client has given up and come again
