@@ -241,7 +241,7 @@ func (d *Depot) writeNAR(tx *meta.Tx, s Scope, up Upload, asm *assembly, list []
 	for id, p := range asm.packs {
 		sums[id], keys[id] = p.SHA256, p.Key
 	}
-	if err := show(tx, s, asm.used); err != nil {
+	if err := d.show(tx, s, asm.used); err != nil {
 		return nil, err
 	}
 	form := asm.layout.form(sums)
@@ -266,9 +266,13 @@ func (d *Depot) writeNAR(tx *meta.Tx, s Scope, up Upload, asm *assembly, list []
 }
 
 // show makes the entries visible to the cache for good.
-func show(tx *meta.Tx, s Scope, used map[int64][]int32) error {
+func (d *Depot) show(tx *meta.Tx, s Scope, used map[int64][]int32) error {
 	for id, entries := range used {
-		if err := tx.Show(s.Cache.ID, id, entries, noEnd); err != nil {
+		p, err := d.packInfo(tx, id)
+		if err != nil {
+			return err
+		}
+		if err := tx.Show(s.Cache.ID, id, p.index.Entries, entries, noEnd); err != nil {
 			return fmt.Errorf("show pack %d: %w", id, err)
 		}
 	}

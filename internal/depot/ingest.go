@@ -162,7 +162,7 @@ func (d *Depot) link(tx *meta.Tx, s Scope, up Upload, nar *meta.NAR) error {
 			}
 		}
 	}
-	if err := show(tx, s, used); err != nil {
+	if err := d.show(tx, s, used); err != nil {
 		return err
 	}
 	if err := markIncomplete(tx, s, &up); err != nil {

@@ -149,7 +149,7 @@ func (d *Depot) storePack(ctx context.Context, s Scope, file blob.Source, p stor
 		}
 		row.NARState = state
 	}
-	if known, err := d.visiblePack(ctx, s, p.name); known != nil || err != nil {
+	if known, err := d.visiblePack(ctx, s, p); known != nil || err != nil {
 		return known, err
 	}
 	row.Key = packKey(p.name)
@@ -161,7 +161,7 @@ func (d *Depot) storePack(ctx context.Context, s Scope, file blob.Source, p stor
 		if err := tx.InsertPack(&row, p.index.Entries); err != nil {
 			return err
 		}
-		return tx.Show(s.Cache.ID, row.ID, nil, tx.Now().Add(uncommittedLife))
+		return tx.Show(s.Cache.ID, row.ID, p.index.Entries, nil, tx.Now().Add(uncommittedLife))
 	})
 	if err != nil {
 		// The object stays behind without a row. It is not deleted here: the transaction may have been
@@ -173,13 +173,13 @@ func (d *Depot) storePack(ctx context.Context, s Scope, file blob.Source, p stor
 
 // visiblePack returns the pack when the same file was put under this cache before, and prolongs its
 // life: a push that repeats itself after a lost answer stores nothing twice.
-func (d *Depot) visiblePack(ctx context.Context, s Scope, name [32]byte) (*meta.Pack, error) {
+func (d *Depot) visiblePack(ctx context.Context, s Scope, p stored) (*meta.Pack, error) {
 	var known *meta.Pack
 	err := d.DB.View(ctx, func(tx *meta.Tx) (err error) {
 		if err := s.permitted(tx); err != nil {
 			return err
 		}
-		known, err = tx.FindPack(name, s.Cache.ID)
+		known, err = tx.FindPack(p.name, s.Cache.ID)
 		return err
 	})
 	if errors.Is(err, meta.ErrNotFound) {
@@ -189,7 +189,7 @@ func (d *Depot) visiblePack(ctx context.Context, s Scope, name [32]byte) (*meta.
 		return nil, fmt.Errorf("find pack: %w", err)
 	}
 	err = d.update(ctx, s, func(tx *meta.Tx) error {
-		return tx.Show(s.Cache.ID, known.ID, nil, tx.Now().Add(uncommittedLife))
+		return tx.Show(s.Cache.ID, known.ID, p.index.Entries, nil, tx.Now().Add(uncommittedLife))
 	})
 	return known, err
 }

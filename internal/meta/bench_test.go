@@ -54,13 +54,13 @@ func fillChunks(b *testing.B, db *DB, c *Cache, chunks int) {
 	update(b, db, func(tx *Tx) error {
 		for i := range packs {
 			p := &Pack{Key: fmt.Sprint(i)}
-			if err := errors.Join(tx.InsertPack(p, nil), tx.Show(c.ID, p.ID, nil, time.Time{})); err != nil {
+			if err := errors.Join(tx.InsertPack(p, nil), tx.Show(c.ID, p.ID, nil, nil, time.Time{})); err != nil {
 				return err
 			}
 			packs[i] = p.ID
 		}
 		for _, i := range order {
-			if _, err := tx.exec("INSERT INTO chunks (hash, pack_id, entry, size, raw) VALUES ($1, $2, $3, 1, 2)", ids[i][:], packs[i/1000], i%1000); err != nil {
+			if _, err := tx.exec("INSERT INTO places (cache_id, hash, pack_id, entry) VALUES ($1, $2, $3, $4)", c.ID, ids[i][:], packs[i/1000], i%1000); err != nil {
 				return err
 			}
 		}

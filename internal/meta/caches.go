@@ -158,6 +158,7 @@ func (tx *Tx) dropCache(name string) error {
 		"DELETE FROM paths WHERE cache_id = $1",
 		"DELETE FROM path_days WHERE cache_id = $1",
 		"DELETE FROM visible WHERE cache_id = $1",
+		"DELETE FROM places WHERE cache_id = $1",
 		"DELETE FROM staged WHERE cache_id = $1",
 		"DELETE FROM old_keys WHERE cache_id = $1",
 		"DELETE FROM caches WHERE id = $1",

@@ -4,8 +4,8 @@
 //
 //	caches ──< paths >── nars            a path is a name in a cache for a NAR
 //	   │                   ┊ layout      (package depot reads it)
-//	   └──< visible >── packs ──< chunks  a chunk counts only in a pack that the
-//	                                     cache may see
+//	   ├──< visible >── packs             what a cache may see of a pack
+//	   └──< places                        and where it finds the chunks in them
 //	staged, seen_tokens, counters        help that nobody was promised
 //
 // What changes acknowledged state is a record in the bucket before it is a

@@ -1,17 +1,17 @@
 package meta
 
 import (
+	"errors"
 	"fmt"
 
-	"github.com/org/attic-action/internal/chunk"
 	"github.com/org/attic-action/internal/pack"
 )
 
 const packColumns = `p.id, p.key, p.sha256, p.size, p.own, p.prev, p.created_at, p.nar_state, p.idx`
 
-// InsertPack adds a pack, sets its ID, and notes where its chunks lie: of one
-// that repeats, the first. It makes nothing visible (see Show). A key that is
-// there already is ErrExists. A pack alone is no promise, so no record.
+// InsertPack adds a pack with these entries and sets its ID. It makes nothing
+// visible (see Show). A key that is there already is ErrExists. A pack alone is no
+// promise, so no record.
 func (tx *Tx) InsertPack(p *Pack, entries []pack.Entry) error {
 	if p.CreatedAt.IsZero() {
 		p.CreatedAt = tx.now
@@ -26,27 +26,62 @@ func (tx *Tx) InsertPack(p *Pack, entries []pack.Entry) error {
 	if err != nil {
 		return fmt.Errorf("insert pack %s: %w", p.Key, err)
 	}
-	for i, e := range entries {
-		if e.Kind != chunk.Chunk {
-			continue
+	return nil
+}
+
+// DropPack removes a pack's row and all that caches see of it. A chunk that they
+// see in another pack as well is found there. That nothing needs it, and that its
+// object goes, is for the caller to see to. It logs nothing: which packs there are,
+// the bucket says.
+func (tx *Tx) DropPack(id int64) error {
+	if err := tx.dropPack(id); err != nil {
+		return fmt.Errorf("drop pack %d: %w", id, err)
+	}
+	return nil
+}
+
+func (tx *Tx) dropPack(id int64) error {
+	entries, err := tx.PackEntries(id)
+	if err != nil {
+		return err
+	}
+	var caches []int64
+	err = tx.each("SELECT cache_id FROM visible WHERE pack_id = $1", []any{id}, func(scan func(...any) error) error {
+		var cache int64
+		err := scan(&cache)
+		caches = append(caches, cache)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, cache := range caches {
+		if err := tx.dropPlaces(cache, id, entries); err != nil {
+			return err
 		}
-		if err := tx.insertChunk(p.ID, i, e); err != nil {
-			return fmt.Errorf("insert pack %s: entry %d: %w", p.Key, i, err)
+	}
+	for _, query := range []string{"DELETE FROM visible WHERE pack_id = $1", "DELETE FROM packs WHERE id = $1"} {
+		if _, err := tx.exec(query, id); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// insertChunk notes a place: in the chunk's row if it has none yet, else as a copy.
-func (tx *Tx) insertChunk(packID int64, entry int, e pack.Entry) error {
-	args := []any{e.ID[:], packID, entry, e.Size, e.Raw}
-	n, err := tx.exec(`INSERT INTO chunks (hash, pack_id, entry, size, raw) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (hash) DO NOTHING`, args...)
-	if err != nil || n > 0 {
-		return err
+// PackEntries reads what a pack holds out of its index.
+func (tx *Tx) PackEntries(id int64) ([]pack.Entry, error) {
+	p, err := tx.Pack(id)
+	if err != nil {
+		return nil, err
 	}
-	_, err = tx.exec(`INSERT INTO copies (hash, pack_id, entry, size, raw) SELECT $1, $2, $3, $4, $5
-		WHERE NOT EXISTS (SELECT 1 FROM chunks WHERE hash = $1 AND pack_id = $2) ON CONFLICT (pack_id, hash) DO NOTHING`, args...)
-	return err
+	if tx.layouts == nil {
+		return nil, errors.New("nobody can read indexes")
+	}
+	ix, err := tx.layouts.Index(p.Index)
+	if err != nil {
+		return nil, fmt.Errorf("index of pack %d: %w", id, err)
+	}
+	return ix.Entries, nil
 }
 
 // Pack reads a pack, whoever may see it.
@@ -68,12 +103,8 @@ func (tx *Tx) FindPack(sha [32]byte, cache int64) (*Pack, error) {
 	return p, nil
 }
 
-// findPack looks for what is seen of an unknown pack, too, as of pack 0, so that
-// it takes as long as one that only other caches have (see locate).
-const findPack = `SELECT ` + packColumns + ` FROM ordinals o
-	LEFT JOIN packs p ON p.sha256 = $1
-	LEFT JOIN visible v ON v.cache_id = $2 AND v.pack_id = coalesce(p.id, 0)
-	WHERE o.i = 0 AND coalesce(v.cache_id, -1) >= 0 AND v.bits IS NULL AND (v.until IS NULL OR v.until > $3) ORDER BY p.id LIMIT 1`
+const findPack = `SELECT ` + packColumns + ` FROM visible v INDEXED BY visible_sha256 JOIN packs p ON p.id = v.pack_id
+	WHERE v.cache_id = $2 AND v.sha256 = $1 AND v.bits IS NULL AND (v.until IS NULL OR v.until > $3) LIMIT 1`
 
 func (tx *Tx) pack(query string, args ...any) (*Pack, error) {
 	var p Pack

@@ -264,7 +264,7 @@ func TestSumsFollowTheRows(t *testing.T) {
 
 	p := &Pack{Key: "k", SHA256: sum("p"), Size: 9}
 	update(t, db, func(tx *Tx) error {
-		return errors.Join(tx.InsertPack(p, entries("x", "y")), tx.Show(a.ID, p.ID, nil, time.Time{}),
+		return errors.Join(tx.InsertPack(p, entries("x", "y")), tx.Show(a.ID, p.ID, entries("x", "y"), nil, time.Time{}),
 			tx.InsertPack(&Pack{Key: "unseen", SHA256: sum("q"), Size: 100}, entries("z")))
 	})
 	view(t, db, func(tx *Tx) error {

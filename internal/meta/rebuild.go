@@ -5,6 +5,7 @@ import (
 
 	"github.com/org/attic-action/internal/ledger"
 	"github.com/org/attic-action/internal/nix"
+	"github.com/org/attic-action/internal/pack"
 )
 
 // What a recovery does beside Apply. None of it logs anything.
@@ -112,31 +113,29 @@ func (tx *Tx) LosePath(id int64) error {
 }
 
 // ShowBits lets a cache, live or not, see more entries of a pack for good: bit i of
-// bits is entry i. n is how many the pack has; all of them are the whole.
-func (tx *Tx) ShowBits(cacheID, packID int64, bits []byte, n int) error {
-	if err := tx.showBits(cacheID, packID, bits, n); err != nil {
+// bits is entry i of all that the pack has; all of them are the whole.
+func (tx *Tx) ShowBits(cacheID, packID int64, bits []byte, all []pack.Entry) error {
+	if err := tx.showBits(cacheID, packID, bits, all); err != nil {
 		return fmt.Errorf("show pack %d to cache %d: %w", packID, cacheID, err)
 	}
 	return nil
 }
 
-func (tx *Tx) showBits(cacheID, packID int64, bits []byte, n int) error {
+func (tx *Tx) showBits(cacheID, packID int64, bits []byte, all []pack.Entry) error {
 	var old []byte
 	var whole bool
 	err := tx.one("SELECT bits, bits IS NULL FROM visible WHERE cache_id = $1 AND pack_id = $2", []any{cacheID, packID}, &old, &whole)
 	if err != nil && !isNotFound(err) || whole {
 		return err
 	}
-	var column any = unite(bits, notNil(old))
-	if allBits(column.([]byte), n) {
-		column = nil
+	both := unite(bits, notNil(old))
+	if allBits(both, len(all)) {
+		both = nil
 	}
-	_, err = tx.exec(`INSERT INTO visible (cache_id, pack_id, bits, until) VALUES ($1, $2, $3, NULL)
-		ON CONFLICT (cache_id, pack_id) DO UPDATE SET bits = excluded.bits, until = NULL`, cacheID, packID, column)
-	if err != nil {
+	if err := tx.setVisible(cacheID, packID, both, nil); err != nil {
 		return err
 	}
-	return tx.useCopies(cacheID, packID, func(entry int32) bool { return sees(bits, entry) })
+	return tx.addPlaces(cacheID, packID, all, func(entry int32) bool { return sees(bits, entry) })
 }
 
 func allBits(bits []byte, n int) bool {
@@ -150,7 +149,7 @@ func allBits(bits []byte, n int) bool {
 
 // HideAll forgets what every cache sees, so that it can be made anew.
 func (tx *Tx) HideAll() error {
-	for _, query := range []string{"DELETE FROM visible", "DELETE FROM shown_copies"} {
+	for _, query := range []string{"DELETE FROM visible", "DELETE FROM places"} {
 		if _, err := tx.exec(query); err != nil {
 			return fmt.Errorf("forget what caches see: %w", err)
 		}
@@ -207,38 +206,17 @@ func needs(p LaidOut) (hashes []string) {
 	return hashes
 }
 
-// Prune drops NARs that are no path's, packs that no cache sees, and the chunks of
-// those, and says how many NARs and packs it were.
+// Prune drops NARs that are no path's, and packs that no cache sees, so that none
+// has a place in them; it says how many it were.
 func (tx *Tx) Prune() (nars, packs int64, err error) {
 	nars, err = tx.exec("DELETE FROM nars WHERE NOT EXISTS (SELECT 1 FROM paths p WHERE p.nar_id = nars.id)")
 	if err == nil {
 		packs, err = tx.exec("DELETE FROM packs WHERE NOT EXISTS (SELECT 1 FROM visible v WHERE v.pack_id = packs.id)")
 	}
-	if err == nil && packs > 0 {
-		err = tx.pruneChunks()
-	}
 	if err != nil {
 		return 0, 0, fmt.Errorf("drop what nothing needs: %w", err)
 	}
 	return nars, packs, nil
-}
-
-// pruneChunks drops the places that lie in packs which are gone. A copy in one that
-// is there takes the place of the chunk's row.
-func (tx *Tx) pruneChunks() error {
-	for _, query := range []string{
-		"DELETE FROM chunks WHERE pack_id NOT IN (SELECT id FROM packs)",
-		"DELETE FROM copies WHERE pack_id NOT IN (SELECT id FROM packs)",
-		"DELETE FROM shown_copies WHERE pack_id NOT IN (SELECT id FROM packs)",
-		`INSERT INTO chunks (hash, pack_id, entry, size, raw) SELECT hash, min(pack_id), entry, size, raw FROM copies c
-			WHERE NOT EXISTS (SELECT 1 FROM chunks k WHERE k.hash = c.hash) GROUP BY hash`,
-		"DELETE FROM copies WHERE EXISTS (SELECT 1 FROM chunks k WHERE k.hash = copies.hash AND k.pack_id = copies.pack_id)",
-	} {
-		if _, err := tx.exec(query); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Counts are how many rows of a kind there are.
@@ -298,19 +276,6 @@ func (tx *Tx) FilePacks(after string) (keys []string, sizes []int64, err error) 
 		return nil, nil, fmt.Errorf("read packs: %w", err)
 	}
 	return keys, sizes, nil
-}
-
-// PackEntries is how many entries a pack has.
-func (tx *Tx) PackEntries(id int64) (int, error) {
-	p, err := tx.Pack(id)
-	if err != nil {
-		return 0, err
-	}
-	ix, err := tx.layouts.Index(p.Index)
-	if err != nil {
-		return 0, fmt.Errorf("index of pack %d: %w", id, err)
-	}
-	return len(ix.Entries), nil
 }
 
 // Broken says that the transaction has failed in the database itself: nothing more

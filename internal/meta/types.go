@@ -77,8 +77,6 @@ type Pack struct {
 type Place struct {
 	Pack  int64
 	Entry int32
-	Size  uint32 // compressed bytes
-	Raw   uint32 // raw bytes
-	Cache int64  // through which it is visible
+	Cache int64 // through which it is visible
 	Found bool
 }
