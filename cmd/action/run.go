@@ -16,6 +16,7 @@ import (
 	"github.com/org/attic-action/internal/action"
 	"github.com/org/attic-action/internal/client"
 	"github.com/org/attic-action/internal/github"
+	"github.com/org/attic-action/internal/github/comment"
 	"github.com/org/attic-action/internal/nixcli"
 	"github.com/org/attic-action/internal/push"
 )
@@ -72,8 +73,11 @@ func newAction(runner *github.Runner, in action.Inputs) *action.Action {
 		Nix:    nix,
 		Login:  newLogin(runner, in),
 		Setenv: func(name, value string) { nix.Env = append(nix.Env, name+"="+value) }, // the last of a name holds
-		Home:   home(),
-		Now:    time.Now,
+		Comment: func(ctx context.Context, api string, token github.Secret, c comment.Comment) error {
+			return comment.Server{URL: api, Token: token.Reveal()}.Put(ctx, c)
+		},
+		Home: home(),
+		Now:  time.Now,
 	}
 	a.Connect = func(in action.Inputs, token action.TokenSource) (action.Cache, error) {
 		return connect(runner, nix, in, token, a.Login.Rejected)

@@ -13,7 +13,9 @@
 //	   └► push ─► push ─► push   what is made while it builds, the whole at its end,  early.go, cache.go
 //	   │                         then pinned
 //	   │
-//	outputs, summary, table      also when a host failed, or nothing began            tell.go
+//	compare ─ sizes, and what changed since the last pinned revision                  compare.go
+//	   │
+//	outputs, summary, table      also when a host failed, or nothing began            tell.go, comment.go
 //
 // With matrix, the first job stops where building would begin and prints who builds what (matrix.go); the last job
 // asks the cache what became of it (aggregate.go). The post step takes back what later steps were given (post.go), and pushes
@@ -35,6 +37,7 @@ import (
 	"github.com/org/attic-action/internal/client"
 	"github.com/org/attic-action/internal/follow"
 	"github.com/org/attic-action/internal/github"
+	"github.com/org/attic-action/internal/github/comment"
 	"github.com/org/attic-action/internal/nix"
 	"github.com/org/attic-action/internal/nixcli"
 	"github.com/org/attic-action/internal/report"
@@ -50,19 +53,23 @@ type Nix interface {
 	Eval(ctx context.Context, flake string, at nixcli.Attr) (nixcli.Host, error)
 	Plan(ctx context.Context, drvPath, output string) (nixcli.Plan, error)
 	Build(ctx context.Context, drvPath, output, root string, log io.Writer) (nix.StorePath, error)
+	Closure(ctx context.Context, paths []nix.StorePath) ([]nixcli.PathInfo, error)
 	follow.Store
 }
 
 // TokenSource returns the token for the next request.
 type TokenSource func(ctx context.Context) (string, error)
 
-// Action runs once. All fields are required.
+// Action runs once. All fields but Told are required.
 type Action struct {
 	Runner *github.Runner
 	Nix    Nix
 	Login  *Login
 	// Connect returns the cache of the inputs, without asking it anything. A nil token is for somebody who has none.
 	Connect func(in Inputs, token TokenSource) (Cache, error)
+	// Comment puts a comment on a pull request.
+	Comment func(ctx context.Context, api string, token github.Secret, c comment.Comment) error
+	Told    func(report.Report)      // gets the report at the end; nil: nobody wants it
 	Setenv  func(name, value string) // for Nix, from now on
 	Home    string                   // the user's folder, as Nix sees it
 	Now     func() time.Time
@@ -84,24 +91,30 @@ type run struct {
 	in     Inputs
 	cache  Cache          // nil: it can't even be asked
 	config *client.Config // nil likewise
+	asks   bool           // there is a token, so the cache tells what it has
 	pushes bool           // there is a token that may push
 	report report.Report
-	roots  string    // folder of symlinks that keep what was built from a garbage collection; empty: none could be made
-	matrix any       // value of the output; nil sets none
-	plan   []planned // likewise
-	lost   []string  // hosts that failed and have no job of the matrix to say so
+	roots  string                   // folder of symlinks that keep what was built from a garbage collection; empty: none could be made
+	matrix any                      // value of the output; nil sets none
+	plan   []planned                // likewise
+	before map[string]nix.StorePath // by host: what was pinned last when this run began
+	lost   []string                 // hosts that failed and have no job of the matrix to say so
 }
 
 // Run does all of it. Its error is nil when every host that this machine can build is built and, unless there is no
 // token to be had, pushed. Outputs and summary are written in any case.
 func (a *Action) Run(ctx context.Context, in Inputs) error {
-	r := &run{Action: a, in: in, report: report.Report{Server: in.Server, Cache: in.Cache}}
+	r := &run{Action: a, in: in, report: report.Report{Server: in.Server, Cache: in.Cache}, before: map[string]nix.StorePath{}}
 	start := a.Now()
 	err := r.all(ctx)
 	r.report.Time = a.Now().Sub(start)
 	if told := r.tell(); told != nil {
 		err = errors.Join(err, told)
 	}
+	if a.Told != nil {
+		a.Told(r.report)
+	}
+	r.comment(ctx, err)
 	if err != nil {
 		return a.refused(err)
 	}
@@ -129,7 +142,9 @@ func (r *run) all(ctx context.Context) error {
 	}
 	defer r.Login.Logout(ctx)
 	if r.in.Needs != nil {
-		return r.aggregate(ctx)
+		err := r.aggregate(ctx)
+		r.compare(ctx, nixcli.Settings{})
+		return err
 	}
 	if r.in.Substitute && r.config != nil && r.Runner.InActions() { // elsewhere no post step would take it back
 		defer r.substituteFrom(ctx, r.in, r.config).keep(ctx)()
@@ -143,15 +158,18 @@ func (r *run) all(ctx context.Context) error {
 		return err
 	}
 	jobs, err := r.sort(ctx, hosts, settings)
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
+	}
+	r.remember(ctx, jobs)
+	switch {
 	case r.in.Matrix:
 		r.toMatrix(ctx, jobs, settings.System)
 	case r.in.DryRun:
 		r.dryRun(ctx, jobs)
 	default:
 		r.work(ctx, jobs)
+		r.compare(ctx, settings)
 	}
 	return nil
 }

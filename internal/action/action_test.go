@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/org/attic-action/internal/client"
+	"github.com/org/attic-action/internal/closurediff"
 	"github.com/org/attic-action/internal/follow"
 	"github.com/org/attic-action/internal/github"
 	"github.com/org/attic-action/internal/nix"
@@ -110,6 +111,11 @@ type fakeCache struct {
 	pinFails error
 	pinned   []string
 	pushed   int
+
+	pins      map[string]nix.StorePath
+	lists     map[nix.StorePath]closurediff.Closure
+	elsewhere []string // that all lists refer to
+	asked     []string // pins
 }
 
 func (c *fakeCache) Config(ctx context.Context) (*client.Config, error) {

@@ -76,7 +76,7 @@ func TestActionYMLHasTheCodesDefaults(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		in.Token = github.Secret{} // a pointer, which is another one each time
+		in.Token, in.GitHub = github.Secret{}, github.Secret{} // a pointer, which is another one each time
 		return in
 	}
 	given := map[string]string{}

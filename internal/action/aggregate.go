@@ -31,12 +31,17 @@ func (r *run) aggregate(ctx context.Context) error {
 		}
 		switch {
 		case p.Result == string(report.Cached), p.Result == string(report.Skipped), p.Result == string(report.Failed):
-		case complete[path]:
+		case complete[path] && r.pushes:
 			row.Result = report.Pushed
+		case complete[path]:
+			row.Result = report.Cached
 		case r.pushes:
 			row.Result, row.Reason = report.Failed, "its closure is not on the cache; its own job says why"
 		default:
 			row.Result, row.Reason = report.Planned, "nothing was pushed, so only its own job knows"
+		}
+		if before, err := nix.ParseStorePath(p.Before); err == nil {
+			r.before[p.Name] = before
 		}
 		r.report.Hosts = append(r.report.Hosts, row)
 	}
@@ -53,7 +58,7 @@ func (r *run) completeOf(ctx context.Context, plan []planned) (map[nix.StorePath
 			paths = append(paths, path)
 		}
 	}
-	if !r.pushes || r.cache == nil || len(paths) == 0 {
+	if !r.asks || len(paths) == 0 {
 		return nil, nil
 	}
 	return r.cache.Complete(ctx, paths)

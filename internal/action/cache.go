@@ -50,6 +50,7 @@ var ErrNoPins = errors.New("this server pins nothing for this token")
 type Cache interface {
 	Pusher
 	Pinner
+	Reader
 	// Config is the cache's configuration. It needs no right in a public cache.
 	Config(ctx context.Context) (*client.Config, error)
 	// Complete reports which paths the cache has with all they refer to, and refreshes their last use.
@@ -75,8 +76,8 @@ func (c *Remote) Config(ctx context.Context) (*client.Config, error) {
 // them are.
 const closureMax = 500
 
-// Complete asks about whole closures. Where a server can't tell, because it is a stock one, or because the token may not
-// push, nothing is complete.
+// Complete asks about whole closures. Where a server can't tell, because it is a stock one, or because the token may
+// neither pull nor push, nothing is complete.
 func (c *Remote) Complete(ctx context.Context, paths []nix.StorePath) (map[nix.StorePath]bool, error) {
 	complete := map[nix.StorePath]bool{}
 	for some := range slices.Chunk(paths, closureMax) {

@@ -54,7 +54,7 @@ func (r *run) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.cache, r.config = cache, config
+	r.cache, r.config, r.asks = cache, config, token != nil
 	return nil
 }
 
@@ -66,6 +66,9 @@ func (r *run) note(title, text string) {
 
 // withoutToken says why there is no ID token and what would change that.
 func (a *Action) withoutToken() string {
+	if !a.Runner.InActions() {
+		return "Nothing was pushed: there is no token for this server. attic login, $ATTIC_TOKEN or --token-file gives one."
+	}
 	if a.fromFork() {
 		return "Nothing was pushed: this run belongs to a pull request from a fork, and GitHub gives those no ID token, whether or not the " +
 			"workflow says id-token: write."

@@ -33,7 +33,9 @@ type Inputs struct {
 	Runners    Runners
 	Needs      []Need // results of earlier jobs; not nil means that they are what is reported
 	Token      github.Secret
-	Audience   string // of ID tokens; empty: what the server says, if that is its own name
+	Audience   string        // of ID tokens; empty: what the server says, if that is its own name
+	Comment    bool          // on the pull request
+	GitHub     github.Secret // token for that
 }
 
 // input is one of action.yml. read gets its value trimmed; an empty one is one that was not given.
@@ -64,6 +66,8 @@ var inputs = []input{
 	{"needs", func(in *Inputs, s string) (err error) { in.Needs, err = ParseNeeds(s); return err }},
 	{"token", func(*Inputs, string) error { return nil }}, // read before all others
 	{"audience", func(in *Inputs, s string) error { in.Audience = s; return nil }},
+	{"comment", func(in *Inputs, s string) error { return readBool(&in.Comment, s, false) }},
+	{"github-token", func(*Inputs, string) error { return nil }}, // likewise
 }
 
 // ReadInputs reads the inputs. An error names the input and what it should be. A token is masked at once.
@@ -73,7 +77,9 @@ func ReadInputs(r *github.Runner) (Inputs, error) {
 		secret = strings.TrimSpace(r.Getenv("ATTIC_TOKEN"))
 	}
 	r.Mask(secret)
-	in := Inputs{Token: github.NewSecret(secret)}
+	forGitHub := r.Input("github-token")
+	r.Mask(forGitHub)
+	in := Inputs{Token: github.NewSecret(secret), GitHub: github.NewSecret(forGitHub)}
 	for _, i := range inputs {
 		if err := i.read(&in, r.Input(i.name)); err != nil {
 			return in, fmt.Errorf("input %s: %w", i.name, err)

@@ -77,6 +77,7 @@ func (r *run) toMatrix(ctx context.Context, jobs []*job, system string) {
 		if row.Result == report.Planned {
 			p.Result, p.Reason = queued, ""
 		}
+		p.Before = r.before[row.Name].String() // the last job comes when there are new pins
 		r.plan = append(r.plan, p)
 	}
 	r.matrix = matrix(some, r.in.Runners)
@@ -163,6 +164,7 @@ type planned struct {
 	Path   string `json:"path,omitempty"`
 	Result string `json:"result"`
 	Reason string `json:"reason,omitempty"`
+	Before string `json:"before,omitempty"` // what was pinned
 }
 
 // Need is a job that another one needs, as toJSON(needs) has it.

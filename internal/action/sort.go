@@ -57,7 +57,7 @@ func (a *Action) skip(row *report.Host, reason string) {
 // skipCached finds the hosts whose whole closure is on the cache, or upstream. That a toplevel is there would prove nothing
 // about what it refers to, so the server is asked about closures. Nothing of them is built, nor downloaded.
 func (r *run) skipCached(ctx context.Context, jobs []*job, settings nixcli.Settings) error {
-	if !r.in.SkipCached || !r.pushes || r.cache == nil {
+	if !r.in.SkipCached || !r.asks {
 		return nil
 	}
 	complete, err := r.cache.Complete(ctx, outputs(jobs))
