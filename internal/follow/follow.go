@@ -64,6 +64,7 @@ type Build struct {
 	size    int64                  // of those seen, about
 	since   time.Time              // when the first of them was seen
 	ready   Made                   // to be offered
+	warned  map[string]bool
 }
 
 // Made are paths that are valid and kept from the garbage collector.
@@ -94,7 +95,7 @@ func (b *Build) Write(p []byte) (int, error) { return b.lines.Write(p) }
 // outlives ctx.
 func (b *Build) Start(ctx context.Context) (stop func(ctx context.Context) Made) {
 	ctx, cancel := context.WithCancel(ctx)
-	b.waiting = map[nix.StorePath]bool{}
+	b.waiting, b.warned = map[nix.StorePath]bool{}, map[string]bool{}
 	var done sync.WaitGroup
 	done.Go(func() { b.follow(ctx) })
 	return func(ctx context.Context) Made {
@@ -191,7 +192,7 @@ func (b *Build) collect(ctx context.Context) {
 	valid, err := b.Store.Valid(ctx, seen)
 	if err != nil {
 		if ctx.Err() == nil {
-			b.log().Warn("what was built can't be looked at; it is tried again", "err", err)
+			b.warn("what was built can't be looked at; it is tried again", err)
 		}
 		return
 	}
@@ -213,9 +214,17 @@ func (b *Build) hold(ctx context.Context, paths []nix.StorePath) Made {
 		err = b.Store.Root(ctx, filepath.Join(dir, "root"), paths)
 	}
 	if err != nil && ctx.Err() == nil {
-		b.log().Warn("what waits for its push is not kept from a garbage collection", "err", err)
+		b.warn("what waits for its push is not kept from a garbage collection", err)
 	}
 	return made
+}
+
+// warn says a thing once: what fails now fails again in a few seconds.
+func (b *Build) warn(text string, err error) {
+	if !b.warned[text] {
+		b.warned[text] = true
+		b.log().Warn(text, "err", err)
+	}
 }
 
 func (b *Build) log() *slog.Logger {

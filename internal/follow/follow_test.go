@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -253,6 +254,8 @@ func TestSkippedPathsAreNotGathered(t *testing.T) {
 
 func TestNixThatDoesNotAnswerCostsTheBuildNothing(t *testing.T) {
 	following(t, func(t *testing.T, s *store, b *Build, k *take) {
+		var said strings.Builder
+		b.Log = slog.New(slog.NewTextHandler(&said, nil))
 		begin(b, s.drv("a"))
 		stop := b.Start(t.Context())
 		pass(2 * time.Second)
@@ -260,15 +263,15 @@ func TestNixThatDoesNotAnswerCostsTheBuildNothing(t *testing.T) {
 		s.mu.Lock()
 		s.fails = errors.New("disk I/O error")
 		s.mu.Unlock()
-		pass(8 * time.Second)
+		pass(time.Minute)
 		s.mu.Lock()
 		s.fails = nil
 		s.mu.Unlock()
 		pass(8 * time.Second)
-		if len(k.got) != 1 {
-			t.Errorf("offered %q", k.got)
-		}
 		stop(t.Context())
+		if len(k.got) != 1 || strings.Count(said.String(), "disk I/O error") != 1 {
+			t.Errorf("offered %q, said %q", k.got, &said)
+		}
 	})
 }
 
