@@ -29,6 +29,8 @@ func hint(err error) string {
 		return statusHint(se)
 	case errors.Is(err, client.ErrEndpoint):
 		return "write the whole URL, as https://cache.example.org or http://localhost:8080"
+	case errors.Is(err, errNoToken):
+		return "use --token-file FILE or $ATTIC_TOKEN, or log in with: attic login NAME URL TOKEN"
 	case errors.Is(err, errNoServer):
 		return "use --server URL or $ATTIC_SERVER, or log in with: attic login NAME URL TOKEN"
 	case strings.Contains(text, "server gave HTTP response to HTTPS client"):

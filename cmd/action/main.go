@@ -109,7 +109,7 @@ func newRoot() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	root.AddCommand(newPush(), newPin(), newUse(), newDiscover(), newMain(), newPost())
+	root.AddCommand(newPush(), newPin(), newUse(), newBuild(), newDiscover(), newMain(), newPost())
 	return root
 }
 
