@@ -181,7 +181,7 @@ test('main.js hands over "main" and the exit code', (t) => {
 
 test('post.js hands over "post", if there was a main step', (t) => {
   assert.equal(phase(t, 'post.js', { STATE_dir: '/x' }).stdout, 'got post\n');
-  assert.equal(phase(t, 'post.js', { STATE_left: '/x' }).stdout, 'got post\n');
+  assert.equal(phase(t, 'post.js', { STATE_roots: '/x' }).stdout, 'got post\n');
   const none = phase(t, 'post.js', { STATE_dir: '' });
   assert.equal(none.status, 0);
   assert.equal(none.stdout, '');

@@ -61,10 +61,15 @@ func (r *run) follow(ctx context.Context, j *job, to chan<- early) (tap io.Write
 	return b, b.Start(ctx)
 }
 
-// makeRoots makes the folder of roots. A runner empties the folder that it is in with each job, so what is built stays
-// as long as the job's later steps may want it.
+// rootsPrefix begins the name of the folder of roots.
+const rootsPrefix = dirPrefix + "roots-"
+
+// makeRoots makes the folder of roots. What is built stays until the job's post step, for its later steps may want it.
 func (r *run) makeRoots() (remove func()) {
-	dir, err := os.MkdirTemp(r.Runner.Getenv("RUNNER_TEMP"), dirPrefix+"roots-*")
+	dir, err := os.MkdirTemp(r.Runner.Getenv("RUNNER_TEMP"), rootsPrefix+"*")
+	if err == nil && r.Runner.InActions() {
+		err = r.Runner.SaveState(rootsState, dir)
+	}
 	if err != nil {
 		r.Runner.Printf("what is built is not kept from a garbage collection: %v\n", err)
 		return func() {}

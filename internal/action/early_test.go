@@ -301,7 +301,7 @@ func TestPostStepPushesWhatACancelledJobHadNoTimeFor(t *testing.T) {
 	if _, err := m.run("flake", c.flake); !errors.Is(err, context.Canceled) || on(t, srv, paths["first"]) {
 		t.Fatalf("%v\n%s", err, &m.log)
 	}
-	m.env["STATE_left"] = m.file("GITHUB_STATE")["left"]
+	m.env["STATE_roots"] = m.file("GITHUB_STATE")["roots"]
 	m.wrap = nil
 	a, in := m.step()
 	a.PushLeft(t.Context(), in)
@@ -310,8 +310,30 @@ func TestPostStepPushesWhatACancelledJobHadNoTimeFor(t *testing.T) {
 			t.Errorf("%s is on the server: %v\n%s", name, !want, &m.log)
 		}
 	}
-	if _, err := os.Stat(filepath.Dir(m.env["STATE_left"])); !os.IsNotExist(err) {
+	if _, err := os.Stat(m.env["STATE_roots"]); !os.IsNotExist(err) {
 		t.Errorf("roots are left: %v", err)
+	}
+}
+
+// A runner that keeps its temporary files must not keep what was built, too.
+func TestPostStepLetsGoOfWhatWasBuilt(t *testing.T) {
+	srv := servertest.Start(t)
+	srv.CreateCache(t, "system", true)
+	m := newMachine(t, programs(t)[0], "", srv.URL, srv.Root)
+	out, err := m.run("flake", realFlake(t))
+	if err != nil || out["hosts"] == "[]" {
+		t.Fatalf("%q, %v\n%s", out, err, &m.log)
+	}
+	dir := m.file("GITHUB_STATE")["roots"]
+	if links, _ := os.ReadDir(dir); len(links) == 0 {
+		t.Errorf("no roots in %q", dir)
+	}
+	m.env["STATE_roots"] = dir
+	m.wrap = func(action.Cache) action.Cache { t.Error("the cache is asked"); return nil }
+	a, in := m.step()
+	a.PushLeft(t.Context(), in)
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("%s: %v", dir, err)
 	}
 }
 
@@ -327,7 +349,7 @@ func TestPostStepReadsOnlyTheMainStepsList(t *testing.T) {
 		if err := os.WriteFile(file, []byte("/nix/store/"+strings.Repeat("0", 32)+"-x\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		m.env["STATE_left"] = file
+		m.env["STATE_roots"] = filepath.Dir(file)
 		a, in := m.step()
 		a.PushLeft(t.Context(), in)
 		if _, err := os.Stat(file); err != nil {

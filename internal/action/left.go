@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,10 +16,11 @@ import (
 )
 
 const (
-	// leftState is the state in which the post step finds the list of what a cancelled job has not pushed.
-	leftState = "left"
-	leftFile  = "not-pushed" // beside the roots that keep it
-	leftMax   = 16 << 20     // bytes of the list
+	// rootsState is the state in which the post step finds the folder of roots, and in it the list of what a cancelled job
+	// has not pushed.
+	rootsState = "roots"
+	leftFile   = "not-pushed"
+	leftMax    = 16 << 20 // bytes of the list
 	// leftPatience is how long the post step pushes. A runner gives all steps that come after a cancellation five minutes.
 	leftPatience = 4 * time.Minute
 )
@@ -32,46 +34,44 @@ func (r *run) leave(paths []nix.StorePath) {
 	for _, p := range paths {
 		fmt.Fprintln(&list, p)
 	}
-	file := filepath.Join(r.roots, leftFile)
-	if err := os.WriteFile(file, []byte(list.String()), 0o600); err != nil {
-		r.Runner.Printf("%v\n", err)
-		return
-	}
-	if err := r.Runner.SaveState(leftState, file); err != nil {
+	if err := os.WriteFile(filepath.Join(r.roots, leftFile), []byte(list.String()), 0o600); err != nil {
 		r.Runner.Printf("%v\n", err)
 		return
 	}
 	r.Runner.Printf("%d paths that were built are not on the cache yet; the end of the job pushes them\n", len(paths))
 }
 
-// PushLeft pushes, in the post step, what a cancelled main step had no time for. It fails nothing: the job has failed.
+// PushLeft pushes, in the post step, what a cancelled main step had no time for, and lets go of what was built: a runner that
+// keeps its temporary files must not keep that. It fails nothing: a job that was cancelled has failed.
 func (a *Action) PushLeft(ctx context.Context, in Inputs) {
-	file := a.Runner.State(leftState)
-	if file == "" {
+	dir := a.Runner.State(rootsState)
+	if dir == "" {
 		return
 	}
-	dir := filepath.Dir(file)
-	if filepath.Dir(dir) != filepath.Clean(a.Runner.Getenv("RUNNER_TEMP")) || !strings.HasPrefix(filepath.Base(dir), dirPrefix) || filepath.Base(file) != leftFile {
-		a.Runner.Warning("not wholly pushed", fmt.Sprintf("post step: %q is no list of the main step", file))
+	if filepath.Dir(dir) != filepath.Clean(a.Runner.Getenv("RUNNER_TEMP")) || !strings.HasPrefix(filepath.Base(dir), rootsPrefix) {
+		a.Runner.Warning("not wholly pushed", fmt.Sprintf("post step: %q is no folder of the main step", dir))
 		return
 	}
 	defer os.RemoveAll(dir)
+	paths, err := readPaths(filepath.Join(dir, leftFile))
+	if errors.Is(err, fs.ErrNotExist) { // there was time for all
+		return
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, leftPatience, errors.New("the job's time is over"))
 	defer cancel()
-	sent, err := a.pushLeft(ctx, in, file)
+	var sent Sent
+	if err == nil {
+		sent, err = a.pushLeft(ctx, in, paths)
+	}
 	if err != nil {
 		a.Runner.Warning("not wholly pushed", "some of what was built is not on the cache, and will be built again: "+firstLine(err.Error()))
 	}
 	a.Runner.Printf("pushed %d paths that were built before the job was stopped, %s\n", sent.Pushed, report.Bytes(sent.Bytes))
 }
 
-func (a *Action) pushLeft(ctx context.Context, in Inputs, file string) (Sent, error) {
-	paths, err := readPaths(file)
-	if err != nil || len(paths) == 0 {
-		return Sent{}, err
-	}
+func (a *Action) pushLeft(ctx context.Context, in Inputs, paths []nix.StorePath) (Sent, error) {
 	cache, err := a.Connect(in, a.Login.Token)
-	if err != nil {
+	if err != nil || len(paths) == 0 {
 		return Sent{}, err
 	}
 	defer a.Login.Logout(ctx)
