@@ -47,7 +47,11 @@ func annotated(ctx context.Context, runner *github.Runner, err error) error {
 	if h := hint(err); h != "" {
 		text += "\nhint: " + h
 	}
-	runner.Error("attic-action", text)
+	var at action.LocatedError
+	if located, ok := errors.AsType[*action.LocatedError](err); ok {
+		at = *located
+	}
+	runner.ErrorAt(at.At, "attic-action", text)
 	var usage *usageError
 	switch {
 	case errors.As(err, &usage):

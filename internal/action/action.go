@@ -116,7 +116,7 @@ func (a *Action) Run(ctx context.Context, in Inputs) error {
 	}
 	r.comment(ctx, err)
 	if err != nil {
-		return a.refused(err)
+		return r.located(a.refused(err))
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)

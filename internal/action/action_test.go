@@ -31,6 +31,7 @@ type fakeNix struct {
 	others             map[string][]string // names by path, "packages.x86_64-linux"
 	version            nixcli.Version
 	missing            error
+	fails              error // to list hosts
 	ignored            []string
 	netrc              string
 	substituters, keys []string
@@ -48,6 +49,9 @@ func (n *fakeNix) Hosts(ctx context.Context, flake string) ([]string, error) {
 		names = append(names, name)
 	}
 	slices.Sort(names)
+	if n.fails != nil {
+		return nil, n.fails
+	}
 	if names == nil {
 		return nil, nixcli.ErrNoHosts
 	}

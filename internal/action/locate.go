@@ -14,6 +14,23 @@ import (
 	"github.com/org/attic-action/internal/nixcli"
 )
 
+// LocatedError is an error that a line of the repository is to blame for.
+type LocatedError struct {
+	At  github.Line
+	Err error
+}
+
+func (e *LocatedError) Error() string { return e.Err.Error() }
+func (e *LocatedError) Unwrap() error { return e.Err }
+
+// located adds to an error where it is, if anybody knows.
+func (r *run) located(err error) error {
+	if at := r.locate(err); at.File != "" {
+		return &LocatedError{At: at, Err: err}
+	}
+	return err
+}
+
 // locate finds the line of the repository that is to blame, where Nix names one: the last one, which is nearest to
 // what is wrong. Nix names places in the store, in other flakes and in Nixpkgs too; an annotation there would be on a
 // file that only looks like it.

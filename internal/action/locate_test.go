@@ -1,6 +1,8 @@
 package action
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -86,5 +88,20 @@ func TestAnnotationsAreOnTheFileThatNixRead(t *testing.T) {
 		if got := r.locate(failed); got != (github.Line{}) {
 			t.Errorf("%s: another file is %+v", bin, got)
 		}
+	}
+}
+
+// A flake that can't be read at all has no host to blame.
+func TestAFlakeThatDoesNotParseIsAnnotated(t *testing.T) {
+	workspace := t.TempDir()
+	if err := os.WriteFile(filepath.Join(workspace, "flake.nix"), []byte("{ outputs = }"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s := newStage(t, map[string]string{"web": "x86_64-linux"})
+	s.env["GITHUB_WORKSPACE"] = workspace
+	s.nix.fails = fmt.Errorf("list hosts: %w", &nixcli.CommandError{Stderr: []string{"error: syntax error", "at " + workspace + "/flake.nix:1:13:"}})
+	var located *LocatedError
+	if err := s.run(t); !errors.As(err, &located) || located.At != (github.Line{File: "flake.nix", Line: 1, Col: 13}) {
+		t.Errorf("%v, %+v", err, located)
 	}
 }

@@ -102,8 +102,11 @@ func (h Host) cells() []string {
 
 // signed is a change of size as people read it: +1.2 MB, -17 B.
 func signed(n int64) string {
-	if n < 0 {
+	switch {
+	case n < 0:
 		return "-" + Bytes(-max(n, -math.MaxInt64))
+	case n == 0:
+		return "±0 B"
 	}
 	return "+" + Bytes(n)
 }
