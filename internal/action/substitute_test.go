@@ -176,7 +176,7 @@ func TestSubstituterIsNotDowngraded(t *testing.T) {
 func TestSubstituteFalseLeavesNixAlone(t *testing.T) {
 	s := newStage(t, map[string]string{"web": "x86_64-linux"})
 	s.env["INPUT_SUBSTITUTE"] = "false"
-	if err := s.run(t); err != nil || len(s.runnerFile(t, "GITHUB_ENV"))+len(s.runnerFile(t, "GITHUB_STATE"))+len(s.set) != 0 {
+	if err := s.run(t); err != nil || len(s.runnerFile(t, "GITHUB_ENV"))+len(s.runnerFile(t, "GITHUB_STATE")[stateDir])+len(s.set) != 0 {
 		t.Errorf("error %v, set %q", err, s.set)
 	}
 }
