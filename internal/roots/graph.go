@@ -111,6 +111,9 @@ func (g *graph) put(id int32, n meta.Node) (next []int32, err error) {
 			if g.elsewhere != nil {
 				g.elsewhere[strings.Clone(base)] = true
 			}
+			if len(g.elsewhere) > g.limit {
+				return nil, ErrTooLarge
+			}
 			continue
 		}
 		ref, fresh, err := g.add(base)
