@@ -101,16 +101,23 @@ func literals(t *testing.T, file string, want func(ast.Node) bool) []string {
 		if n == nil || !want(n) {
 			return n != nil
 		}
-		ast.Inspect(n, func(n ast.Node) bool {
-			if e, ok := n.(ast.Expr); ok {
-				if text, whole := literalOf(e); text != "" {
-					texts = append(texts, text)
-					return !whole
-				}
-			}
-			return true
-		})
+		texts = append(texts, textsIn(n)...)
 		return false
+	})
+	return texts
+}
+
+func textsIn(n ast.Node) (texts []string) {
+	ast.Inspect(n, func(n ast.Node) bool {
+		e, ok := n.(ast.Expr)
+		if !ok {
+			return true
+		}
+		text, whole := literalOf(e)
+		if text != "" {
+			texts = append(texts, text)
+		}
+		return text == "" || !whole
 	})
 	return texts
 }
@@ -152,5 +159,96 @@ func TestDocsQuoteMessagesThatExist(t *testing.T) {
 	}
 	if rows < 40 || quotes < rows {
 		t.Errorf("%d rows with %d messages: the page is not read as it is written", rows, quotes)
+	}
+}
+
+// told are the functions whose texts people see.
+var told = []string{"errors.New", "fmt.Errorf", "Warning", "Notice", "note", "skip"}
+
+// glue are messages of which people need the part that follows, or that follow one which is explained.
+var glue = []string{
+	"this server pins nothing", "the cache does not list ", "there is no cache to ask for ", "no cache that is asked knows ", "it takes more than ",
+	"the answer is longer than ", " skipped ",
+	"log in at ", "exchange the ID token: %w", "ask how to log in: ", "read the answer: ", "push: ", "input %s: ", "read %s: ", "read pin ",
+	"set output ", "make a folder for it: ", "the server's answer: ", "input attrs: %s: ", "%s: %s (%w)", "1 host failed: ",
+}
+
+// What an action of ours says to people, the page explains. A new message is a new line there.
+func TestDocsExplainEachMessage(t *testing.T) {
+	page := docs(t, "Troubleshooting")
+	var quotes []string
+	for _, m := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(page, -1) {
+		quotes = append(quotes, m[1])
+	}
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		for _, call := range calls(t, file) {
+			text := strings.Join(call, " ")
+			words := len(strings.Fields(text))
+			known := slices.ContainsFunc(quotes, func(q string) bool { return len(q) > 8 && strings.Contains(text, q) }) ||
+				slices.ContainsFunc(glue, func(g string) bool { return strings.HasPrefix(text, g) })
+			if words > 4 && !known {
+				t.Errorf("%s says %q, which docs/action.md does not explain", file, text)
+			}
+		}
+	}
+}
+
+// calls are the texts of each call in a file that tells people something.
+func calls(t *testing.T, file string) (texts [][]string) {
+	t.Helper()
+	literals(t, file, func(n ast.Node) bool {
+		if isTold(n) {
+			texts = append(texts, textsIn(n))
+		}
+		return false
+	})
+	return texts
+}
+
+func isTold(n ast.Node) bool {
+	call, ok := n.(*ast.CallExpr)
+	if !ok {
+		return false
+	}
+	f, ok := call.Fun.(*ast.SelectorExpr)
+	if !ok {
+		return false
+	}
+	name := f.Sel.Name
+	if x, ok := f.X.(*ast.Ident); ok && (x.Name == "errors" || x.Name == "fmt") {
+		name = x.Name + "." + name
+	}
+	return slices.Contains(told, name)
+}
+
+// What the reusable workflow hands on is what the action takes, and means the same if it is not given.
+func TestReusableWorkflowHandsInputsOn(t *testing.T) {
+	text, err := os.ReadFile("../../.github/workflows/build-hosts.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, defaults := declared(t, "inputs")
+	steps := regexp.MustCompile(`(?m)^          ([a-z-]+): (?:\$\{\{ (\w+)\.([a-z-]+) \}\}|.*)$`).FindAllStringSubmatch(string(text), -1)
+	if len(steps) < 15 {
+		t.Fatalf("%d lines hand something on", len(steps))
+	}
+	for _, m := range steps {
+		if m[1] == "persist-credentials" {
+			continue
+		}
+		if !slices.Contains(inputNames(), m[1]) || m[3] != "" && m[1] != m[3] {
+			t.Errorf("it hands on %s: %s.%s", m[1], m[2], m[3])
+		}
+		own := regexp.MustCompile(`(?m)^      ` + m[1] + `:\n(?:        .*\n)*?        default: "?(.*?)"?\n`).FindSubmatch(text)
+		if own != nil && string(own[1]) != defaults[m[1]] {
+			t.Errorf("its default of %s is %s, the action's %s", m[1], own[1], defaults[m[1]])
+		}
 	}
 }
