@@ -3,7 +3,6 @@ package roots
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/org/attic-action/internal/meta"
@@ -102,12 +101,17 @@ func (g *graph) read(ctx context.Context, tx *meta.Tx, cacheID int64, level []in
 
 func (g *graph) put(id int32, n meta.Node) (next []int32, err error) {
 	first := int32(len(g.edges))
-	upstream := strings.Split(n.Upstream, "\n")
+	upstream := map[string]bool{} // a path may have a hundred thousand
+	if n.Upstream != "" {
+		for base := range strings.SplitSeq(n.Upstream, "\n") {
+			upstream[base] = true
+		}
+	}
 	for base := range strings.SplitSeq(n.Refs, "\n") {
 		if len(base) < nix.PathHashLen {
 			continue
 		}
-		if slices.Contains(upstream, base) {
+		if upstream[base] {
 			if g.elsewhere != nil {
 				g.elsewhere[strings.Clone(base)] = true
 			}
