@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"runtime"
 	"time"
 
 	"github.com/org/attic-action/internal/admin"
@@ -83,7 +84,7 @@ func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *st
 		return nil, err
 	}
 	inFlight := budget.New(st.memory.InFlight)
-	dp := &depot.Depot{DB: st.db, Blobs: writes, Cut: cfg.Chunking, Log: log, Memory: inFlight}
+	dp := &depot.Depot{DB: st.db, Blobs: writes, Cut: cfg.Chunking, Log: log, Memory: inFlight, Jobs: st.memory.Jobs(runtime.GOMAXPROCS(0))}
 	if dp.Spool, err = openSpool(cfg); err != nil {
 		return nil, err
 	}

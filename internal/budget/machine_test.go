@@ -92,6 +92,14 @@ func TestPlanStaysBelowTheLimit(t *testing.T) {
 			t.Errorf("%d: more than there is: %+v", limit, p)
 		}
 	}
+	for _, c := range []struct {
+		limit            int64
+		processors, want int
+	}{{1, 64, 1}, {64 << 20, 64, 1}, {256 << 20, 1, 1}, {256 << 20, 2, 2}, {256 << 20, 64, 5}, {24 << 30, 64, 64}} {
+		if got := NewPlan(c.limit).Jobs(c.processors); got != c.want {
+			t.Errorf("%d bytes, %d processors: %d jobs, want %d", c.limit, c.processors, got, c.want)
+		}
+	}
 	if p := NewPlan(256 << 20); p.GoHeap != 176<<20 || p.Database != 16<<20 || p.InFlight != 72<<20 {
 		t.Errorf("the machine of 256 MiB that docs/limits.md describes: %+v", p)
 	}

@@ -21,6 +21,12 @@ func NewPlan(limit int64) Plan {
 	return p
 }
 
+// Jobs is how many of so many processors may compress or verify at a time: an eighth of the heap is for what
+// their coders keep, 4 MiB each. A container may have many processors and little memory.
+func (p Plan) Jobs(processors int) int {
+	return int(between(1, p.GoHeap/8/(4<<20), int64(processors)))
+}
+
 // idle is about what a server's heap holds that has nothing to do.
 const idle = 32 << 20
 

@@ -48,6 +48,7 @@ type Depot struct {
 	Log   *slog.Logger // nil: slog.Default
 
 	Memory *budget.Bytes // of bytes in flight; nil: no limit
+	Jobs   int           // how many compress, and how many verify, at a time; 0: one for each processor
 
 	// Near is set when Blobs is a bucket, to which every way is long: small reads come from here, large ones are
 	// read ahead.
@@ -98,10 +99,13 @@ const uncommittedLife = 24 * time.Hour
 
 func (d *Depot) init() {
 	d.once.Do(func() {
-		d.encoder, d.decoder = pack.NewEncoder(), pack.NewDecoder()
+		if d.Jobs <= 0 {
+			d.Jobs = runtime.GOMAXPROCS(0)
+		}
+		d.encoder, d.decoder = pack.NewEncoderFor(d.Jobs), pack.NewDecoderFor(d.Jobs)
 		d.rows = newRowCodec()
 		d.ahead = newReadAhead(d.Memory)
-		d.verifies = make(chan struct{}, runtime.GOMAXPROCS(0))
+		d.verifies = make(chan struct{}, d.Jobs)
 		if d.Log == nil {
 			d.Log = slog.Default()
 		}

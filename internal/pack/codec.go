@@ -9,13 +9,16 @@ import (
 	"github.com/org/attic-action/internal/chunk"
 )
 
-// Encoder makes frames. It may be used by many goroutines; as many as there are processors encode at
-// a time, with about 2 MiB each, the others wait.
+// Encoder makes frames. It may be used by many goroutines; so many as it was made for encode at a time,
+// with about 2 MiB each, the others wait.
 type Encoder struct{ z *zstd.Encoder }
 
-// NewEncoder returns an Encoder at the fastest level: chunks are small, and a CI runner's time is
-// worth more than the last percents.
-func NewEncoder() *Encoder {
+// NewEncoder returns an Encoder for as many at a time as there are processors.
+func NewEncoder() *Encoder { return NewEncoderFor(runtime.GOMAXPROCS(0)) }
+
+// NewEncoderFor returns an Encoder for so many at a time, at least one. Its level is the fastest: chunks are
+// small, and a CI runner's time is worth more than the last percents.
+func NewEncoderFor(jobs int) *Encoder {
 	z, err := zstd.NewWriter(nil,
 		zstd.WithEncoderLevel(zstd.SpeedFastest),
 		zstd.WithSingleSegment(true), // the grammar of a pack: see CheckFrame
@@ -23,7 +26,7 @@ func NewEncoder() *Encoder {
 		zstd.WithZeroFrames(true),
 		zstd.WithWindowSize(chunk.MaxSize),
 		zstd.WithLowerEncoderMem(true),
-		zstd.WithEncoderConcurrency(runtime.GOMAXPROCS(0)),
+		zstd.WithEncoderConcurrency(max(jobs, 1)),
 	)
 	if err != nil {
 		panic("pack: options of encoder: " + err.Error()) // constants: only a new library can do this
@@ -35,21 +38,24 @@ func NewEncoder() *Encoder {
 // appends what CheckFrame and Writer.Add refuse.
 func (e *Encoder) Frame(dst, raw []byte) []byte { return e.z.EncodeAll(raw, dst) }
 
-// Decoder decodes frames. It may be used by many goroutines; as many as there are processors decode
-// at a time, the others wait.
+// Decoder decodes frames. It may be used by many goroutines; so many as it was made for decode at a time,
+// the others wait.
 type Decoder struct{ z *zstd.Decoder }
 
 // decodeSlack is what the zstd decoder likes to have behind its output to copy in steps of 16 bytes.
 const decodeSlack = 16
 
-// NewDecoder returns a Decoder.
-func NewDecoder() *Decoder {
+// NewDecoder returns a Decoder for as many at a time as there are processors.
+func NewDecoder() *Decoder { return NewDecoderFor(runtime.GOMAXPROCS(0)) }
+
+// NewDecoderFor returns a Decoder for so many at a time, at least one.
+func NewDecoderFor(jobs int) *Decoder {
 	z, err := zstd.NewReader(nil,
 		zstd.WithDecoderMaxMemory(chunk.MaxSize),
 		zstd.WithDecoderMaxWindow(chunk.MaxSize),
 		zstd.WithDecodeAllCapLimit(true),
 		zstd.WithDecoderLowmem(true),
-		zstd.WithDecoderConcurrency(runtime.GOMAXPROCS(0)),
+		zstd.WithDecoderConcurrency(max(jobs, 1)),
 	)
 	if err != nil {
 		panic("pack: options of decoder: " + err.Error()) // constants: only a new library can do this
