@@ -264,7 +264,9 @@ func TestRandomLayoutsReadAsTheirBytes(t *testing.T) {
 // A bucket that breaks off is asked for the rest.
 func TestReadGoesOnWhereTheBucketBrokeOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := rand.New(rand.NewPCG(rand.Uint64(), 1))
+		seed := rand.Uint64()
+		t.Logf("seed %d", seed)
+		r := rand.New(rand.NewPCG(seed, 1))
 		s := newShelf(t, 64<<20)
 		s.parts(5000)
 		s.Near.Limit = 0

@@ -196,16 +196,18 @@ func TestPinRequestsAreChecked(t *testing.T) {
 }
 
 func TestPinsAreAudited(t *testing.T) {
-	var events []audit.Event
-	h, pinner := pinHouse(t, func(s *server.Server) { s.Audit = func(e audit.Event) { events = append(events, e) } })
+	seen := new(events)
+	h, pinner := pinHouse(t, func(s *server.Server) { s.Audit = seen.add })
 	top := h.web(t, "web")
-	events = nil
 	h.pin(t, pinner, "pub", "acme/infra/x", top.Path)
+	list := seen.of(t, audit.PinSet, 1)
 	h.pin(t, pinner, "pub", "other", top.Path)
+	list = append(list, seen.of(t, audit.PinSet, 2)[1])
+	h.Do(t, "GET", "/_api/v1/cache/pub/pins", pinner, "") // changes nothing
 	h.Do(t, "DELETE", "/_api/v1/cache/pub/pins/acme%2Finfra%2Fx", pinner, "")
-	h.Do(t, "GET", "/_api/v1/cache/pub/pins", pinner, "")
+	list = append(list, seen.of(t, audit.PinDelete, 1)...)
 	var got []string
-	for _, e := range events {
+	for _, e := range list {
 		got = append(got, strings.Join([]string{e.Action, e.Result, e.Cache, e.Object, e.Subject}, " "))
 	}
 	base := top.Path.Base()
