@@ -2,6 +2,8 @@ package recovery
 
 import (
 	"context"
+	"maps"
+	"slices"
 
 	"github.com/org/attic-action/internal/meta"
 )
@@ -137,8 +139,12 @@ func (j *job) waiting(ctx context.Context) error {
 	})
 }
 
-// maxViews bounds the bitmaps in memory, in bytes.
-const maxViews = 16 << 20
+// maxViews bounds the bitmaps in memory, in bytes, and maxPlaced about how many entries
+// of packs a transaction shows.
+const (
+	maxViews  = 16 << 20
+	maxPlaced = 100_000
+)
 
 // views gathers what caches see, so that a pack's row is written once and not once
 // for each of its paths.
@@ -164,19 +170,29 @@ func (v *views) show(cache, pack int64, first, count int) {
 	v.bits[key] = bits
 }
 
+// flush writes the bitmaps and the places that follow from them, by cache and pack: a
+// transaction that changed all of a large table would be in the WAL many times over.
 func (v *views) flush(ctx context.Context) error {
-	err := v.db.Update(ctx, func(tx *meta.Tx) error {
-		for key, bits := range v.bits {
-			entries, err := tx.PackEntries(key[1])
-			if err == nil {
-				err = tx.ShowBits(key[0], key[1], bits, entries)
+	keys := slices.SortedFunc(maps.Keys(v.bits), func(a, b [2]int64) int { return slices.Compare(a[:], b[:]) })
+	for len(keys) > 0 {
+		err := v.db.Update(ctx, func(tx *meta.Tx) error {
+			for placed := 0; len(keys) > 0 && placed < maxPlaced; keys = keys[1:] {
+				key := keys[0]
+				entries, err := tx.PackEntries(key[1])
+				if err == nil {
+					err = tx.ShowBits(key[0], key[1], v.bits[key], entries)
+				}
+				if err != nil {
+					return err
+				}
+				placed += len(entries)
 			}
-			if err != nil {
-				return err
-			}
+			return nil
+		})
+		if err != nil {
+			return err
 		}
-		return nil
-	})
+	}
 	v.bits, v.size = map[[2]int64][]byte{}, 0
-	return err
+	return nil
 }
