@@ -14,6 +14,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -119,6 +120,7 @@ type fakeCache struct {
 	pins      map[string]nix.StorePath
 	lists     map[nix.StorePath]closurediff.Closure
 	elsewhere []string // that all lists refer to
+	mu        sync.Mutex
 	asked     []string // pins
 }
 

@@ -50,6 +50,8 @@ func storePath(c byte, name string) nix.StorePath {
 }
 
 func (c *fakeCache) Pinned(_ context.Context, name string) (nix.StorePath, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.asked = append(c.asked, name)
 	return c.pins[name], nil
 }
