@@ -153,6 +153,7 @@ func TestFlakesThatHaveNoHostsSaySo(t *testing.T) {
 }
 
 func TestServerThatCannotStartSaysWhy(t *testing.T) {
+	const exConfig = 78 // of sysexits.h: a service manager need not try again
 	t.Parallel()
 	taken := must(net.Listen("tcp", "127.0.0.1:0"))(t)
 	defer taken.Close()
@@ -177,12 +178,12 @@ func TestServerThatCannotStartSaysWhy(t *testing.T) {
 		{"data where nobody can write", []string{"--data", "/proc/attic"}, 1, []string{"/proc/attic"}},
 		{"port in use", []string{"--listen", taken.Addr().String(), "--data", filepath.Join(dir, "a")}, 1, []string{taken.Addr().String(), "in use", "hint: "}},
 		{"listen is no address", []string{"--listen", "localhost"}, 2, []string{"--listen", "localhost"}},
-		{"no configuration", []string{"-f", filepath.Join(dir, "none.toml")}, 1, []string{"none.toml", "no such file"}},
-		{"unknown key", []string{"-f", config("key.toml", "listen = \"127.0.0.1:0\"\nallowed-host = [\"a\"]\n")}, 1, []string{"key.toml:2: ", "allowed-host", "did you mean allowed-hosts?"}},
-		{"unknown key of a table", []string{"-f", config("trust.toml", "[[trust]]\nname = \"x\"\nrepository_id = 7\n")}, 1, []string{"trust.toml:3: ", "did you mean repository-id?"}},
-		{"wrong type", []string{"-f", config("type.toml", "\n\nsoft-delete-caches = \"yes\"\n")}, 1, []string{"type.toml:3: ", "soft-delete-caches", "true or false"}},
-		{"not TOML", []string{"-f", config("broken.toml", "listen = \n")}, 1, []string{"broken.toml:1: "}},
-		{"cut sizes that cannot be", []string{"-f", config("cut.toml", "[chunking]\nnar-size-threshold = 1\nmin-size = 9\navg-size = 8\nmax-size = 7\n")}, 1, []string{"cut.toml", "chunking"}},
+		{"no configuration", []string{"-f", filepath.Join(dir, "none.toml")}, exConfig, []string{"none.toml", "no such file"}},
+		{"unknown key", []string{"-f", config("key.toml", "listen = \"127.0.0.1:0\"\nallowed-host = [\"a\"]\n")}, exConfig, []string{"key.toml:2: ", "allowed-host", "did you mean allowed-hosts?"}},
+		{"unknown key of a table", []string{"-f", config("trust.toml", "[[trust]]\nname = \"x\"\nrepository_id = 7\n")}, exConfig, []string{"trust.toml:3: ", "did you mean repository-id?"}},
+		{"wrong type", []string{"-f", config("type.toml", "\n\nsoft-delete-caches = \"yes\"\n")}, exConfig, []string{"type.toml:3: ", "soft-delete-caches", "true or false"}},
+		{"not TOML", []string{"-f", config("broken.toml", "listen = \n")}, exConfig, []string{"broken.toml:1: "}},
+		{"cut sizes that cannot be", []string{"-f", config("cut.toml", "[chunking]\nnar-size-threshold = 1\nmin-size = 9\navg-size = 8\nmax-size = 7\n")}, exConfig, []string{"cut.toml", "chunking"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if !strings.Contains(strings.Join(c.args, " "), "--listen") {
