@@ -42,7 +42,7 @@ Exit codes: 0 every host that this machine can build is in the cache; 1 a host f
 wrong; 130 interrupted, with what was built until then in the cache.`,
 		Example: `  attic-action build system
   attic-action build --json system github:acme/infra 'web-*' '!web-old'
-  attic-action build --attr 'packages.*' --dry-run system .`,
+  attic-action build --attr 'packages.*' --dry-run system . '!*'`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usagef("build needs a CACHE")
@@ -56,7 +56,7 @@ wrong; 130 interrupted, with what was built until then in the cache.`,
 	f := cmd.Flags()
 	f.StringVar(&o.server, "server", "", "`URL` of the server")
 	f.StringVar(&o.tokenFile, "token-file", "", "`FILE` that holds the token; - is standard input")
-	f.StringArrayVar(&o.attrs, "attr", nil, "further `OUTPUT`s, such as packages.*; with it, hosts are built if some are named")
+	f.StringArrayVar(&o.attrs, "attr", nil, "further `OUTPUT`s, such as packages.*; with the HOST '!*' they alone are built")
 	f.StringArrayVar(&o.evalArgs, "eval-arg", nil, "`ARGUMENT` of nix eval, such as --impure")
 	f.StringVar(&o.maxJobs, "max-jobs", "", "derivations that Nix builds side by side, or auto")
 	f.StringVar(&o.evalJobs, "eval-jobs", "", "hosts evaluated side by side; as many as fit if not given")
