@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -183,6 +184,13 @@ func TestUsePrintsAModuleWithoutTheToken(t *testing.T) {
 	}
 	if _, err := os.Stat(d.file("nix.conf")); err == nil {
 		t.Error("it wrote nix.conf, too")
+	}
+	module := filepath.Join(d.home, "cache.nix")
+	write(t, module, out)
+	value, err := exec.Command("nix-instantiate", "--eval", "--strict", "--json", module).Output()
+	want := fmt.Sprintf(`{"nix":{"settings":{"netrc-file":"/etc/nix/netrc","substituters":["%s/private"],"trusted-public-keys":["%s"]}}}`, d.url, testKey)
+	if err != nil || strings.TrimSpace(string(value)) != want {
+		t.Errorf("Nix reads %s, want %s: %v", value, want, err)
 	}
 }
 

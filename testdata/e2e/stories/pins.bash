@@ -4,6 +4,7 @@ for host in web db.prod; do says "$host: pinned as acme/infra/main/$host"; done
 ok
 
 first=$(path_of web)
+# shellcheck disable=SC2016 # it is Nix's
 sed -i 's/name = "web";/name = "web"; build = "echo new $dep > $out";/' hosts.nix
 commit
 workflow "the summary says what changed since the last pinned revision" 0 push "${identity[@]}"
