@@ -85,7 +85,9 @@ func (p *program) connectTo(ctx context.Context, cfg *config.Server) (_ *admin.C
 		}
 		st, err := p.openHere(ctx, cfg, log)
 		if err == nil {
-			return admin.Local(st.admin, caller), st.close, nil
+			st.later = st.atOnce
+			stop := st.startLater(ctx)
+			return admin.Local(st.admin, caller), func() error { stop(); return st.close() }, nil
 		}
 		if !errors.Is(err, errLocked) || time.Now().After(deadline) {
 			return nil, nil, err

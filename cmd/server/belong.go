@@ -55,6 +55,7 @@ func (st *stack) belong(ctx context.Context, cfg *config.Server, store blob.Stor
 	if cfg.Storage.Type == config.S3 && used && id != nil {
 		g := newGate(store)
 		st.later = func(ctx context.Context) { st.confirm(ctx, g, store, string(id), journal.Epoch, log) }
+		st.atOnce = func(ctx context.Context) { g.release(confirmOnce(ctx, store, string(id), journal.Epoch)) }
 		return g, nil
 	}
 	if err := checkStore(ctx, store); err != nil {
@@ -194,6 +195,14 @@ func (st *stack) confirm(ctx context.Context, g *gate, store blob.Store, id stri
 		case <-time.After(confirmPause):
 		}
 	}
+}
+
+// confirmOnce is confirm for a command: what the bucket says now is what its user is told, if it writes.
+func confirmOnce(ctx context.Context, store blob.Store, id string, epoch uint64) error {
+	if err := checkStore(ctx, store); err != nil {
+		return err
+	}
+	return sameBucket(ctx, store, id, epoch)
 }
 
 // gate is a bucket that nothing is written to before it is known to be the right one.

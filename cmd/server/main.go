@@ -78,6 +78,9 @@ func (p *program) run(ctx context.Context) int {
 	if err == nil {
 		return 0
 	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = errors.New("stopped before it was done")
+	}
 	fmt.Fprintf(p.stderr, "attic-server: %s\n", oneLine(err.Error()))
 	var hint hintError
 	if errors.As(err, &hint) {

@@ -119,6 +119,9 @@ func (p *program) listenAndServe(ctx context.Context, cfg *config.Server, log *s
 	st, err := p.openOrRecover(ctx, cfg, func() (*stack, error) { return openOwn(ctx, cfg, log) })
 	if err != nil {
 		_ = ln.Close() // nothing was accepted
+		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+			return nil // stopped as asked, while it waited for its storage
+		}
 		return err
 	}
 	defer func() { err = errors.Join(err, st.close()) }()

@@ -34,6 +34,7 @@ type stack struct {
 	issued *issued.Register
 	memory memory
 	later  func(context.Context) // what a start need not wait for; nil: nothing
+	atOnce func(context.Context) // the same, for a command: it does not wait for better days
 	near   *near.Cache           // of a bucket
 	end    func(error)           // ends the server
 	keeper *checkpoint.Keeper

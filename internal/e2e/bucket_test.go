@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -199,5 +200,54 @@ func TestWrongStorageEndsTheStartWithOneLine(t *testing.T) {
 	}
 	if names := b.objects(t); len(names) > 0 {
 		t.Errorf("the bucket has %q", names)
+	}
+}
+
+// A server that is told to stop while it waits for its bucket stops as asked; a recovery says that it was not done.
+func TestStoppedWhileTheBucketIsAsked(t *testing.T) {
+	t.Parallel()
+	b := startBucket(t)
+	b.proxy.Set(s3test.Faults{RTT: time.Hour})
+	s := b.idleServer(t)
+	for round, c := range []struct {
+		run   func() *process
+		code  int
+		first string
+	}{
+		{func() *process { return s.life("127.0.0.1:0") }, 0, ""},
+		{func() *process { return start(t, s.env, rig.server, "recover", "--data", s.data) }, 1, "attic-server: stopped before it was done"},
+	} {
+		p := c.run()
+		until(t, "the bucket is asked", func() bool { return b.proxy.Counts().Total() > int64(round) })
+		p.signal(t, syscall.SIGTERM)
+		oneLine(t, p.wait(), c.code, c.first)
+	}
+}
+
+// A command that no server takes opens the database itself, and writes to the bucket as a server would.
+func TestCommandsReachTheBucketWithoutAServer(t *testing.T) {
+	t.Parallel()
+	b := startBucket(t)
+	s := b.server(t)
+	s.cache("main", true)
+	s.stopped()
+	for _, args := range [][]string{
+		{"cache", "create", "other"},
+		{"make-token", "--sub", "me", "--validity", "1h", "--pull", "*"},
+	} {
+		if end := s.command(args...); end.code != 0 || end.stderr != "" {
+			t.Errorf("%s: exit %d\n%s", args[0], end.code, tail(end.stderr))
+		}
+	}
+	if list := s.command("token", "list"); !strings.Contains(list.stdout, "me  ") {
+		t.Errorf("the token is not listed:\n%s%s", list.stdout, list.stderr)
+	}
+	s.env = append(s.env, "AWS_SECRET_ACCESS_KEY=wrong")
+	oneLine(t, s.command("cache", "create", "third"), 1, "attic-server: ", "correct AWS_SECRET_ACCESS_KEY")
+	s.env = append(s.env, "AWS_SECRET_ACCESS_KEY="+s3test.SecretAccessKey)
+	b.proxy.Set(s3test.Faults{Down: true})
+	oneLine(t, s.command("cache", "create", "third"), 1, "attic-server: ", "the storage does not answer")
+	if list := s.command("cache", "list"); list.code != 0 || !strings.Contains(list.stdout, "other") || strings.Contains(list.stdout, "third") {
+		t.Errorf("exit %d\n%s%s", list.code, list.stdout, list.stderr)
 	}
 }

@@ -80,7 +80,10 @@ func (s *Store) explain(err error, skewed bool) error {
 // judge says what an answer means.
 func (s *Store) judge(r *refusal, header http.Header, skewed bool) {
 	switch r.code {
-	case "NoSuchBucket", "InvalidBucketName":
+	case "InvalidBucketName":
+		r.err = fmt.Errorf("%w: %q cannot be the name of a bucket: correct storage.bucket (BUCKET_NAME)", ErrSetup, s.bucket)
+		return
+	case "NoSuchBucket":
 		r.err = fmt.Errorf("%w: there is no bucket %q: make it, or correct storage.bucket (BUCKET_NAME)", ErrSetup, s.bucket)
 		return
 	case "NoSuchKey", "NotFound":

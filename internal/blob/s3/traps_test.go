@@ -524,6 +524,7 @@ func TestSetupErrorsSayWhatToDo(t *testing.T) {
 		"access key":       {func(o *Options) { o.AccessKeyID = "someone-else" }, "correct AWS_ACCESS_KEY_ID"},
 		"secret":           {func(o *Options) { o.SecretAccessKey = "hunter2hunter2" }, "correct AWS_SECRET_ACCESS_KEY"},
 		"bucket":           {func(o *Options) { o.Bucket = "not-there" }, `there is no bucket "not-there": make it, or correct storage.bucket (BUCKET_NAME)`},
+		"bucket's name":    {func(o *Options) { o.Bucket = "b1" }, `"b1" cannot be the name of a bucket: correct storage.bucket (BUCKET_NAME)`},
 		"region":           {func(o *Options) { o.Region = "eu-west-1" }, "correct storage.region (AWS_REGION)"},
 		"redirect":         {func(o *Options) { o.Endpoint = elsewhere.URL }, "is in region eu-north-1: correct storage.region (AWS_REGION)"},
 		"denied":           {func(o *Options) { o.Endpoint = denied.URL }, "let them list, get, put and delete"},
