@@ -134,6 +134,9 @@ func (p *program) listenAndServe(ctx context.Context, cfg *config.Server, log *s
 	defer serveAdmin(ctx, cfg, st, log)()
 	defer st.startLater(ctx)()
 	go st.watchVolume(ctx, cfg.Database.File, volumePause)
+	if st.watch != nil {
+		go st.watch(ctx)
+	}
 	defer st.startChores(ctx, log)()
 	p.welcome(cfg, ln.Addr())
 	if p.listening != nil {

@@ -35,6 +35,7 @@ type stack struct {
 	memory memory
 	later  func(context.Context) // what a start need not wait for; nil: nothing
 	atOnce func(context.Context) // the same, for a command: it does not wait for better days
+	watch  func(context.Context) // looks whether another server has taken the bucket; nil: a folder
 	near   *near.Cache           // of a bucket
 	end    func(error)           // ends the server
 	keeper *checkpoint.Keeper
@@ -78,6 +79,9 @@ func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *st
 	writes, err := st.belong(ctx, cfg, store, journal, log)
 	if err != nil {
 		return nil, err
+	}
+	if cfg.Storage.Type == config.S3 {
+		writes = st.fence(writes, journal.Epoch)
 	}
 	journal.Blobs = writes
 	root, err := st.rootKey(ctx, cfg, store, log)
