@@ -166,9 +166,13 @@ func (p *program) rebuildOnce(ctx context.Context, file string, store blob.Store
 	plan := planMemory()
 	debug.SetMemoryLimit(plan.GoHeap)
 	debug.SetGCPercent(50)
+	_, earlier := os.Stat(file)
 	db, err := meta.Open(ctx, file, meta.Options{Layouts: layouts, Rebuilt: true, PageCache: plan.Database})
-	if err != nil {
+	if err != nil && earlier == nil {
 		return nil, fmt.Errorf("%w: %w", errUnusable, err)
+	}
+	if err != nil {
+		return nil, err
 	}
 	defer func() {
 		if e := db.Close(); err == nil && e != nil {

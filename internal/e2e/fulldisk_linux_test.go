@@ -106,6 +106,16 @@ func TestServerOnAVolumeWithoutAByteReadsOnAndRecovers(t *testing.T) {
 	mustPush(t, s.url, tok, "main", other)
 	s.verifyServed("main", tok, key, []string{other})
 	s.stopped()
+
+	s.loseDatabase()
+	ballast = fill(t, dir)
+	oneLine(t, s.command("recover"), 1, "attic-server: open database ", "full")
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	s.recover(0)
+	s.restart()
+	s.verifyServed("main", tok, key, []string{other})
 }
 
 func TestPushWithoutRoomForItsPacksSaysSo(t *testing.T) {
