@@ -54,6 +54,13 @@ func (b *builder) jwt(s *Server) error {
 	if err := b.presentKey(s, f); err != nil {
 		return err
 	}
+	for _, key := range s.JWT.Keys {
+		// Attic takes any, so a start must not fail for it.
+		if n := len(key.Secret()); n > 0 && n < minRootKey {
+			b.warnings = append(b.warnings, fmt.Sprintf("the token secret has %d bytes, so who has a token or the bucket can try out all that are likely: "+
+				"replace it by the output of openssl rand -base64 48; docs/tokens.md says how", n))
+		}
+	}
 	return b.previousKeys(s, f)
 }
 
