@@ -168,8 +168,8 @@ func (b *Build) begun(ctx context.Context) error {
 		return err
 	}
 	for _, path := range outputs {
-		if b.Skip == nil || !b.Skip(path) {
-			b.waiting[path] = b.waiting[path]
+		if _, known := b.waiting[path]; !known && (b.Skip == nil || !b.Skip(path)) {
+			b.waiting[path] = false
 		}
 	}
 	return nil
