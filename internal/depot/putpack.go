@@ -152,7 +152,7 @@ func (d *Depot) storePack(ctx context.Context, s Scope, file blob.Source, p stor
 	if known, err := d.visiblePack(ctx, s, p); known != nil || err != nil {
 		return known, err
 	}
-	row.Key = packKey(p.name)
+	row.Key = PackKey(p.name)
 	if err := d.Blobs.Put(ctx, row.Key, file); err != nil {
 		return nil, fmt.Errorf("store pack: %w", err)
 	}
@@ -194,9 +194,9 @@ func (d *Depot) visiblePack(ctx context.Context, s Scope, p stored) (*meta.Pack,
 	return known, err
 }
 
-// packKey is a key for a pack's object. The random half makes that a key is used once only, so that a
+// PackKey is a key for a pack's object. The random half makes that a key is used once only, so that a
 // late delete of an old object can't hit a new upload of the same bytes.
-func packKey(name [32]byte) string {
+func PackKey(name [32]byte) string {
 	var random [8]byte
 	rand.Read(random[:]) // never fails: crypto/rand ends the program instead
 	sum := hex.EncodeToString(name[:])

@@ -31,14 +31,24 @@ const (
 	SELECT ` + placeHash + ` FROM ` + batchFrom + ` WHERE o.i < $2)`
 )
 
-// addPlaces has a cache find chunks in a pack: of one that repeats, the first.
+// addPlaces has a cache find chunks in a pack: of one that repeats, the first. Those
+// in quarantine nobody finds.
 func (tx *Tx) addPlaces(cacheID, packID int64, all []pack.Entry, which func(entry int32) bool) error {
-	return tx.eachPlace(addPlaces, cacheID, packID, all, which)
+	q, err := tx.Quarantined(packID)
+	if err != nil {
+		return err
+	}
+	return tx.eachPlace(addPlaces, cacheID, packID, all, func(i int32) bool { return which(i) && !q.Has(int(i)) })
 }
 
 // dropPlaces undoes it for the whole pack.
 func (tx *Tx) dropPlaces(cacheID, packID int64, all []pack.Entry) error {
-	return tx.eachPlace(dropPlaces, cacheID, packID, all, func(int32) bool { return true })
+	return tx.dropSomePlaces(cacheID, packID, all, func(int32) bool { return true })
+}
+
+// dropSomePlaces undoes it for the chunks of some entries, whichever entry a place names.
+func (tx *Tx) dropSomePlaces(cacheID, packID int64, all []pack.Entry, which func(entry int32) bool) error {
+	return tx.eachPlace(dropPlaces, cacheID, packID, all, which)
 }
 
 // eachPlace runs a query with those entries of a pack that are chunks, each once. They
