@@ -103,6 +103,9 @@ func TestRecordsComeBackWhole(t *testing.T) {
 		{PinDeleted: &PinDeleted{Cache: "c", Name: "n", At: at}},
 		{KeyRotated: &KeyRotated{Cache: "c", PublicKey: "c.2:k", At: at,
 			Old: []OldKey{{PublicKey: "c:k", SealedKey: []byte{1}, RotatedAt: at, Until: at}}}},
+		{Quarantine: &Quarantine{Pack: "p", Entries: []byte{1}, NAR: "n", Why: "w", At: at}},
+		{Healed: &Healed{Pack: "p", At: at}},
+		{Verified: &Verified{NAR: "n", At: at}},
 	}
 	l := &Log{Blobs: blobtest.NewMem(), Epoch: 3}
 	if err := add(l, 7, recs...); err != nil {

@@ -45,7 +45,9 @@ type Record struct {
 	PinDeleted    *PinDeleted    `json:"pin_deleted,omitempty"`
 	Pack          *Pack          `json:"pack,omitempty"` // in checkpoints only
 	Recovered     *Recovered     `json:"recovered,omitempty"`
-	// To come: quarantine.
+	Quarantine    *Quarantine    `json:"quarantine,omitempty"`
+	Healed        *Healed        `json:"healed,omitempty"`
+	Verified      *Verified      `json:"verified,omitempty"`
 }
 
 // Part is the place of an object among those of one sequence number, from 1.
@@ -192,6 +194,28 @@ type PinDeleted struct {
 	Cache string    `json:"cache"`
 	Name  string    `json:"name"`
 	At    time.Time `json:"at"`
+}
+
+// Quarantine says that what was stored is not there any more as it was: of a pack, or
+// of a NAR that is not what its hash says.
+type Quarantine struct {
+	Pack    string    `json:"pack,omitempty"`    // object key
+	Entries []byte    `json:"entries,omitempty"` // bit i, lowest first, is entry i; none: all of the pack
+	NAR     string    `json:"nar,omitempty"`     // NAR.ID
+	Why     string    `json:"why"`
+	At      time.Time `json:"at"`
+}
+
+// Healed ends the quarantine of a pack: its object is as it was stored.
+type Healed struct {
+	Pack string    `json:"pack"`
+	At   time.Time `json:"at"`
+}
+
+// Verified says that a NAR that was put together from chunks was read and hashed.
+type Verified struct {
+	NAR string    `json:"nar"` // NAR.ID
+	At  time.Time `json:"at"`
 }
 
 // Hex is a SHA-256 that is written as 64 hexadecimal digits.

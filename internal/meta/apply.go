@@ -55,6 +55,12 @@ func (tx *Tx) apply(r ledger.Record) error {
 		return tx.applyPinDeleted(r.PinDeleted)
 	case r.Pack != nil:
 		return tx.applyPack(r.Pack)
+	case r.Quarantine != nil:
+		return tx.applyQuarantine(r.Quarantine)
+	case r.Healed != nil:
+		return tx.applyHealed(r.Healed)
+	case r.Verified != nil:
+		return tx.applyVerified(r.Verified)
 	case r.Recovered != nil:
 		return tx.SetFact(FactRecovered, []byte(r.Recovered.At.UTC().Format(time.RFC3339Nano)))
 	}

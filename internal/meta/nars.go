@@ -14,7 +14,8 @@ import (
 // uploaded where the first was not visible, or was repacked.
 const maxSameNAR = 16
 
-const narColumns = `n.id, n.uid, n.form, n.hash, n.size, n.file_size, n.verified, n.created_at`
+const narColumns = `n.id, n.uid, n.form, n.hash, n.size, n.file_size, n.verified, n.created_at,
+	EXISTS (SELECT 1 FROM damaged d WHERE d.nar_id = n.id)`
 
 // narRow scans narColumns.
 type narRow struct {
@@ -24,7 +25,7 @@ type narRow struct {
 }
 
 func (r *narRow) dest() []any {
-	return []any{&r.ID, &r.UID, &r.form, &r.hash, &r.size, &r.fileSize, &r.Verified, &r.made}
+	return []any{&r.ID, &r.UID, &r.form, &r.hash, &r.size, &r.fileSize, &r.Verified, &r.made, &r.Damaged}
 }
 
 func (r *narRow) nar() (*NAR, error) {
@@ -70,7 +71,7 @@ func (tx *Tx) InsertNAR(n *NAR, rec ledger.NAR) error {
 }
 
 // FindNARs finds the NARs with this hash that a path of one of these caches
-// points to, verified ones first, with their layouts.
+// points to, verified ones first, with their layouts. What is damaged is not found.
 func (tx *Tx) FindNARs(hash nix.Hash, caches []int64) ([]NAR, error) {
 	var list []NAR
 	err := tx.each(findNARs, []any{hash[:], idList(caches), maxSameNAR}, func(scan func(...any) error) error {
@@ -91,7 +92,7 @@ func (tx *Tx) FindNARs(hash nix.Hash, caches []int64) ([]NAR, error) {
 // findNARs looks for paths of an unknown NAR, too, as those of NAR 0, so that it
 // takes as long as one that only other caches have (see locate).
 const findNARs = `SELECT ` + narColumns + `, n.layout FROM json_each($2) k
-	LEFT JOIN nars n ON n.hash = $1
+	LEFT JOIN nars n ON n.hash = $1 AND NOT EXISTS (SELECT 1 FROM damaged x WHERE x.nar_id = n.id)
 	LEFT JOIN paths p ON p.nar_id = coalesce(n.id, 0) AND p.cache_id = k.value
 	WHERE coalesce(p.cache_id, -1) >= 0
 	GROUP BY n.id ORDER BY n.verified DESC, n.id LIMIT $3`

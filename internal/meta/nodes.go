@@ -13,9 +13,10 @@ type Node struct {
 	LastUsed time.Time
 	Size     uint64 // of the NAR, bytes
 	FileSize uint64 // of the NAR as it is served
+	Damaged  bool   // it is there and cannot be served (see Quarantine)
 }
 
-const readNodes = `SELECT o.i, p.refs, p.upstream, p.last_used, n.size, n.file_size
+const readNodes = `SELECT o.i, p.refs, p.upstream, p.last_used, n.size, n.file_size, EXISTS (SELECT 1 FROM damaged d WHERE d.nar_id = n.id)
 	FROM ` + batchFrom + ` CROSS JOIN paths p ON p.cache_id = $3 AND p.hash = ` + batchText + ` JOIN nars n ON n.id = p.nar_id
 	WHERE o.i < $2`
 
@@ -27,7 +28,7 @@ func (tx *Tx) Nodes(cacheID int64, hashes []string, each func(i int, n Node) err
 			var n Node
 			var i int
 			var used, size, fileSize int64
-			if err := scan(&i, &n.Refs, &n.Upstream, &used, &size, &fileSize); err != nil {
+			if err := scan(&i, &n.Refs, &n.Upstream, &used, &size, &fileSize, &n.Damaged); err != nil {
 				return err
 			}
 			n.LastUsed, n.Size, n.FileSize = unstamp(used), uint64(size), uint64(fileSize)

@@ -94,7 +94,8 @@ func (tx *Tx) Pack(id int64) (*Pack, error) {
 }
 
 // FindPack finds a pack by its SHA-256 that the cache may see wholly and at
-// present. One that another cache has is not found, as one that nobody has.
+// present. One that another cache has is not found, as one that nobody has, and as
+// one of which something is in quarantine.
 func (tx *Tx) FindPack(sha [32]byte, cache int64) (*Pack, error) {
 	p, err := tx.pack(findPack, sha[:], cache, stamp(tx.now))
 	if err != nil {
@@ -104,7 +105,8 @@ func (tx *Tx) FindPack(sha [32]byte, cache int64) (*Pack, error) {
 }
 
 const findPack = `SELECT ` + packColumns + ` FROM visible v INDEXED BY visible_sha256 JOIN packs p ON p.id = v.pack_id
-	WHERE v.cache_id = $2 AND v.sha256 = $1 AND v.bits IS NULL AND (v.until IS NULL OR v.until > $3) LIMIT 1`
+	WHERE v.cache_id = $2 AND v.sha256 = $1 AND v.bits IS NULL AND (v.until IS NULL OR v.until > $3)
+	AND NOT EXISTS (SELECT 1 FROM quarantine q WHERE q.pack_id = v.pack_id) LIMIT 1`
 
 func (tx *Tx) pack(query string, args ...any) (*Pack, error) {
 	var p Pack

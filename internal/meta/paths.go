@@ -21,7 +21,7 @@ const readPath = `SELECT p.nar_id, p.store_path, p.refs, p.upstream, p.deriver, 
 	WHERE p.cache_id = $1 AND p.hash = $2`
 
 // Path reads a path and its NAR, the NAR without its Layout (see NARLayout):
-// what a narinfo needs, in one statement.
+// what a narinfo needs, in one statement. Whoever serves it looks at NAR.Damaged.
 func (tx *Tx) Path(cacheID int64, hash string) (*Path, *NAR, error) {
 	p := Path{CacheID: cacheID, Hash: hash}
 	var n narRow
@@ -54,8 +54,13 @@ const (
 const missingPaths = `SELECT coalesce(group_concat(o.i), '') FROM ` + batchFrom + ` WHERE o.i < $2 AND NOT EXISTS (
 	SELECT 1 FROM paths p WHERE p.cache_id = $3 AND p.hash = ` + batchText + `)`
 
+// missingOrDamaged reads the paths' rows as well, so it is asked only while something
+// is damaged.
+const missingOrDamaged = `SELECT coalesce(group_concat(o.i), '') FROM ` + batchFrom + ` WHERE o.i < $2 AND NOT EXISTS (
+	SELECT 1 FROM paths p WHERE p.cache_id = $3 AND p.hash = ` + batchText + ` AND NOT EXISTS (SELECT 1 FROM damaged x WHERE x.nar_id = p.nar_id))`
+
 // MissingPaths gives those of the hashes, in their order, that are no path of a
-// live cache. Of a cache that is not live, all are missing.
+// live cache, or one that is damaged. Of a cache that is not live, all are missing.
 func (tx *Tx) MissingPaths(cacheID int64, hashes []string) ([]string, error) {
 	if _, err := tx.liveCache(cacheID); isNotFound(err) {
 		return hashes, nil
@@ -71,9 +76,17 @@ func (tx *Tx) MissingPaths(cacheID int64, hashes []string) ([]string, error) {
 
 func (tx *Tx) missing(cacheID int64, hashes []string) ([]string, error) {
 	lacks := make([]bool, len(hashes))
-	err := batches(hashes, func(order []int, keys []byte) error {
+	query := missingPaths
+	damaged, err := tx.AnyDamaged()
+	if damaged {
+		query = missingOrDamaged
+	}
+	if err != nil {
+		return nil, err
+	}
+	err = batches(hashes, func(order []int, keys []byte) error {
 		var list string
-		if err := tx.one(missingPaths, []any{keys, len(order), cacheID}, &list); err != nil || list == "" {
+		if err := tx.one(query, []any{keys, len(order), cacheID}, &list); err != nil || list == "" {
 			return err
 		}
 		for s := range strings.SplitSeq(list, ",") {

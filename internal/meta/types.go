@@ -39,6 +39,7 @@ type NAR struct {
 	FileSize  uint64   // of the form, as it is served
 	Verified  bool     // the server hashed the NAR itself
 	Layout    []byte   // where the form's pieces lie; depot's encoding
+	Damaged   bool     // it cannot be served (see Quarantine): its paths count as absent
 	CreatedAt time.Time
 }
 
