@@ -142,9 +142,8 @@ func (c *checker) entry(depth int) (name string, err error) {
 	if name, err = c.string(maxNameLen); err != nil {
 		return "", err
 	}
-	// Unpacked, these would write outside their directory.
-	if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00") {
-		return "", formatErrorf("an entry named %q", name)
+	if err := checkName(name); err != nil {
+		return "", err
 	}
 	if err := c.expect("node"); err != nil {
 		return "", err
@@ -153,6 +152,14 @@ func (c *checker) entry(depth int) (name string, err error) {
 		return "", err
 	}
 	return name, c.expect(")")
+}
+
+// checkName refuses names that, unpacked, would write outside their directory.
+func checkName(name string) error {
+	if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00") {
+		return formatErrorf("an entry named %q", name)
+	}
+	return nil
 }
 
 func (c *checker) expect(words ...string) error {
