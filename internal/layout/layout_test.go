@@ -33,7 +33,7 @@ var floors = [][]string{
 // them.
 var tools = []string{
 	"internal/bench", "internal/blob/blobtest", "internal/blob/s3test", "internal/oidctest", "internal/oidctest/issuer",
-	"internal/server/servertest", "internal/layout", "internal/e2e", "internal/e2e/throttle",
+	"internal/server/servertest", "internal/layout", "internal/e2e", "internal/e2e/throttle", "internal/soak",
 }
 
 type listed struct {
