@@ -43,12 +43,7 @@ func (tx *Tx) addPlaces(cacheID, packID int64, all []pack.Entry, which func(entr
 
 // dropPlaces undoes it for the whole pack.
 func (tx *Tx) dropPlaces(cacheID, packID int64, all []pack.Entry) error {
-	return tx.dropSomePlaces(cacheID, packID, all, func(int32) bool { return true })
-}
-
-// dropSomePlaces undoes it for the chunks of some entries, whichever entry a place names.
-func (tx *Tx) dropSomePlaces(cacheID, packID int64, all []pack.Entry, which func(entry int32) bool) error {
-	return tx.eachPlace(dropPlaces, cacheID, packID, all, which)
+	return tx.eachPlace(dropPlaces, cacheID, packID, all, func(int32) bool { return true })
 }
 
 // eachPlace runs a query with those entries of a pack that are chunks, each once. They

@@ -37,17 +37,19 @@ func (tx *Tx) PackFacts(after int64, limit int) (list []PackFact, err error) {
 	return list, nil
 }
 
-// UncommittedPacks calls each for packs that some cache sees at present, and not for
-// good: a push may be about to commit any of their chunks.
-func (tx *Tx) UncommittedPacks(each func(id int64)) error {
-	err := tx.each("SELECT DISTINCT pack_id FROM visible WHERE until > $1", []any{stamp(tx.now)}, func(scan func(...any) error) error {
+// UnsettledPacks calls each for packs of which more is decided elsewhere: that some
+// cache sees at present and not for good, since a push may be about to commit any of
+// their chunks; and that are in quarantine, wholly or in part.
+func (tx *Tx) UnsettledPacks(each func(id int64)) error {
+	const query = "SELECT pack_id FROM visible WHERE until > $1 UNION SELECT pack_id FROM quarantine"
+	err := tx.each(query, []any{stamp(tx.now)}, func(scan func(...any) error) error {
 		var id int64
 		err := scan(&id)
 		each(id)
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("look for packs of unfinished pushes: %w", err)
+		return fmt.Errorf("look for unsettled packs: %w", err)
 	}
 	return nil
 }
@@ -163,7 +165,7 @@ func (tx *Tx) hideMoved(m *Moved, s seer) error {
 		return nil
 	}
 	hide := func(entry int32) bool { return moved[m.Old[entry].ID] }
-	if err := tx.dropSomePlaces(s.cache, m.From, m.Old, hide); err != nil {
+	if err := tx.eachPlace(dropPlaces, s.cache, m.From, m.Old, hide); err != nil {
 		return err
 	}
 	bits, left := make([]byte, (len(m.Old)+7)/8), false

@@ -17,7 +17,7 @@ type PackUsage struct {
 	Alive   int64 // bytes of the entries that some layout needs, to some percent (see Usage)
 	Entries int   // how many those are; 0: nothing needs the pack
 	Whole   bool  // a layout needs the file as it is
-	Busy    bool  // a push that has not ended may be about to use any of it
+	Busy    bool  // a push that has not ended may be about to use any of it, or it is in quarantine
 }
 
 // Usage is what layouts need of each pack. Where two layouts need overlapping runs of a pack, the bytes of
@@ -158,7 +158,7 @@ func (s *Survey) packs(tx *meta.Tx) error {
 		return err
 	}
 	s.stage = readLayouts
-	return tx.UncommittedPacks(func(id int64) {
+	return tx.UnsettledPacks(func(id int64) {
 		if p := u.find(id); p != nil {
 			p.Busy = true
 		}
@@ -199,4 +199,3 @@ func Alive(ctx context.Context, db *meta.DB, layouts *depot.Layouts, keep func(n
 func oldest(a, b PackUsage) int {
 	return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), cmp.Compare(a.ID, b.ID))
 }
-
