@@ -76,6 +76,9 @@ func (a *assembler) ownPack(out *assembly, pieces []chunk.Piece) (int, error) {
 			return 0, nil
 		}
 	}
+	if q, err := a.tx.Quarantined(p.ID); q != nil || err != nil {
+		return 0, err // a literal of it may be what is damaged, and that is in no place
+	}
 	for i, e := range p.index.Entries {
 		out.size += uint64(e.Raw)
 		out.used[p.ID] = append(out.used[p.ID], int32(i))

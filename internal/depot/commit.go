@@ -204,8 +204,8 @@ func (it *item) upload() Upload {
 }
 
 // keep writes a path and its NAR, by the rule for a path that is there already: the same NAR merges;
-// of two different ones the first stays, except that a verified one replaces one that is not. A path
-// of the same hash and another name is not the same path, and the first stays.
+// of two different ones the first stays, except that a verified one replaces one that is not, and any
+// one that is damaged. A path of the same hash and another name is not the same path, and the first stays.
 func (d *Depot) keep(tx *meta.Tx, s Scope, up Upload, asm *assembly, list []byte) (string, error) {
 	old, oldNAR, err := tx.Path(s.Cache.ID, up.Path.Hash())
 	if err != nil && !errors.Is(err, meta.ErrNotFound) {
@@ -216,6 +216,10 @@ func (d *Depot) keep(tx *meta.Tx, s Scope, up Upload, asm *assembly, list []byte
 		switch {
 		case old.StorePath != up.Path.String():
 			return api.Kept, nil
+		case oldNAR.Damaged && oldNAR.Hash == up.NARHash:
+			result = api.Merged // on other packs, and all that was known of the path stays
+		case oldNAR.Damaged:
+			old = nil // the first one stays only where it can be had
 		case oldNAR.Hash == up.NARHash && (oldNAR.Verified || !asm.verified):
 			return api.Merged, d.writePath(tx, s, up, oldNAR, old)
 		case oldNAR.Hash == up.NARHash:
@@ -293,12 +297,7 @@ func (d *Depot) writePath(tx *meta.Tx, s Scope, up Upload, nar *meta.NAR, old *m
 	if old != nil {
 		merge(p, old)
 	}
-	rec := ledger.Path{
-		Cache: s.Cache.Name, StorePath: p.StorePath, NAR: nar.UID, NARHash: nar.Hash, Form: nar.Form,
-		References: p.References, Upstream: p.Upstream, Deriver: p.Deriver, System: p.System,
-		CA: p.CA, Sigs: p.Sigs, CreatedBy: p.CreatedBy, CreatedAt: p.CreatedAt,
-	}
-	if err := tx.PutPath(p, rec); err != nil {
+	if err := tx.PutPath(p, pathRecord(&s.Cache, p, nar)); err != nil {
 		return fmt.Errorf("write path %s: %w", p.StorePath, err)
 	}
 	return nil

@@ -50,6 +50,10 @@ type Depot struct {
 	Memory *budget.Bytes // of bytes in flight; nil: no limit
 	Jobs   int           // how many compress, and how many verify, at a time; 0: one for each processor
 
+	// Suspect is told of packs whose objects could not be read to the end of what was asked for, though the store
+	// answers; nil means nobody is. It must not block.
+	Suspect func(packID int64)
+
 	// Near is set when Blobs is a bucket, to which every way is long: small reads come from here, large ones are
 	// read ahead.
 	Near *near.Cache

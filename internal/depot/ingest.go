@@ -139,11 +139,11 @@ func (d *Depot) link(tx *meta.Tx, s Scope, up Upload, nar *meta.NAR) error {
 	}
 	switch {
 	case old == nil:
-	case old.StorePath != up.Path.String(), oldNAR.Hash != up.NARHash && oldNAR.Verified:
+	case old.StorePath != up.Path.String(), oldNAR.Hash != up.NARHash && oldNAR.Verified && !oldNAR.Damaged:
 		return nil // the first one stays; the stock client takes this for success, as it is
 	case oldNAR.Hash != up.NARHash:
 		old = nil
-	case oldNAR.Verified:
+	case oldNAR.Verified && !oldNAR.Damaged:
 		nar = oldNAR // else this one, which was hashed, takes the place of one that only claims to be it
 	}
 	row, err := tx.NARLayout(nar.ID)

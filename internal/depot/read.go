@@ -23,12 +23,15 @@ type NAR struct {
 	starts []int64 // of each span in the stream
 }
 
-// Open finds a path's NAR: meta.ErrNotFound if the cache has no such path.
+// Open finds a path's NAR: meta.ErrNotFound if the cache has no such path, or one that is damaged.
 func (d *Depot) Open(ctx context.Context, cacheID int64, hash string) (*NAR, error) {
 	d.init()
 	out := &NAR{depot: d}
 	err := d.DB.View(ctx, func(tx *meta.Tx) error {
 		path, nar, err := tx.Path(cacheID, hash)
+		if err == nil && nar.Damaged {
+			err = fmt.Errorf("%w: NAR %d is damaged", meta.ErrNotFound, nar.ID)
+		}
 		if err != nil {
 			return err
 		}
@@ -139,6 +142,9 @@ func (r *narReader) Read(b []byte) (int, error) {
 	}
 	if err == nil || errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF // the pack is shorter than its row says
+	}
+	if d := r.nar.depot; d.Suspect != nil && lost(err) != "" && r.ctx.Err() == nil {
+		d.Suspect(s.pack)
 	}
 	return 0, fmt.Errorf("read pack %s: %w", r.nar.packs[s.pack].Key, err)
 }

@@ -43,6 +43,42 @@ func (tx *Tx) NARLayout(id int64) ([]byte, error) {
 	return layout, nil
 }
 
+// NAR reads a NAR with its layout, whatever points to it.
+func (tx *Tx) NAR(id int64) (*NAR, error) {
+	var r narRow
+	err := tx.one("SELECT "+narColumns+", n.layout FROM nars n WHERE n.id = $1", []any{id}, append(r.dest(), &r.Layout)...)
+	if err != nil {
+		return nil, fmt.Errorf("read NAR %d: %w", id, err)
+	}
+	return r.nar()
+}
+
+// NARsToRead lists up to limit NARs behind an id that paths point to, by id: those that
+// were verified, or those that were not. Damaged ones are left out.
+func (tx *Tx) NARsToRead(after int64, verified bool, limit int) (ids []int64, err error) {
+	query := unverifiedNARs
+	if verified {
+		query = verifiedNARs
+	}
+	err = tx.each(query, []any{after, limit}, func(scan func(...any) error) error {
+		var id int64
+		err := scan(&id)
+		ids = append(ids, id)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list NARs: %w", err)
+	}
+	return ids, nil
+}
+
+const (
+	narsToRead = ` AND n.id > $1 AND EXISTS (SELECT 1 FROM paths p WHERE p.nar_id = n.id)
+	AND NOT EXISTS (SELECT 1 FROM damaged x WHERE x.nar_id = n.id) ORDER BY n.id LIMIT $2`
+	unverifiedNARs = "SELECT n.id FROM nars n WHERE n.verified = 0" + narsToRead
+	verifiedNARs   = "SELECT n.id FROM nars n WHERE n.verified = 1" + narsToRead
+)
+
 // InsertNAR adds a NAR, sets its ID and UID, and logs rec, which must be of the
 // same form.
 func (tx *Tx) InsertNAR(n *NAR, rec ledger.NAR) error {

@@ -11,7 +11,7 @@ func TestHotQueriesUseIndexes(t *testing.T) {
 	db := open(t, Options{})
 	scan := regexp.MustCompile(`SCAN (\w+)`)
 	for name, query := range map[string]string{
-		"Path": readPath, "MissingPaths": missingPaths, "MissingPaths, damaged": missingOrDamaged, "Locate": locate, "FindNARs": findNARs, "FindPack": findPack,
+		"Path": readPath, "MissingPaths": missingPaths, "MissingPaths, damaged": missingOrDamaged, "unverified": unverifiedNARs, "Locate": locate, "FindNARs": findNARs, "FindPack": findPack,
 		"TouchPaths": touchPaths, "SetComplete": completePaths,
 		"Nodes": readNodes, "Pin": readPin, "PacksOf": packsOf,
 		"staged":      "SELECT start, data FROM staged WHERE cache_id = $1 AND hash = $2 AND nar = $3 AND staged_at > $4 ORDER BY start",

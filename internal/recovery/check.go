@@ -22,6 +22,7 @@ type Difference struct {
 
 	Missing      []string `json:"missing"` // what was acknowledged and is not in the bucket, a line each
 	MissingCount int      `json:"missing_count"`
+	Keys         []string `json:"-"` // of Missing, one by one
 
 	Orphans      []Orphan `json:"orphans"` // objects that nothing needs
 	OrphanCount  int      `json:"orphan_count"`
@@ -62,9 +63,10 @@ type checker struct {
 	now   time.Time
 }
 
-func (c *checker) missing(format string, args ...any) {
+func (c *checker) missing(key, format string, args ...any) {
 	if c.MissingCount++; len(c.Missing) < maxDifferences {
-		c.Missing = append(c.Missing, fmt.Sprintf(format, args...))
+		c.Missing = append(c.Missing, key+" "+fmt.Sprintf(format, args...))
+		c.Keys = append(c.Keys, key)
 	}
 }
 
@@ -140,7 +142,7 @@ func (c *checker) checkPacks(ctx context.Context) error {
 		case key != i.Key:
 			return c.packAlone(ctx, i)
 		case size != i.Size:
-			c.missing("%s has %d bytes and should have %d", key, i.Size, size)
+			c.missing(key, "has %d bytes and should have %d", i.Size, size)
 		default:
 			c.Packs++
 		}
@@ -167,7 +169,7 @@ func (c *checker) packGone(ctx context.Context, key string, size int64) error {
 	if has, err := c.hasRow(ctx, key); err != nil || !has {
 		return err
 	}
-	c.missing("%s is not in the bucket", key)
+	c.missing(key, "is not in the bucket")
 	return nil
 }
 
@@ -248,7 +250,7 @@ func (c *checker) checkLog(ctx context.Context) error {
 		if _, there := listed[key]; there {
 			c.LogObjects++
 		} else if after[key] { // else a checkpoint took its place meanwhile
-			c.missing("%s is not in the bucket", key)
+			c.missing(key, "is not in the bucket")
 		}
 	}
 	for _, i := range listed {
@@ -257,6 +259,7 @@ func (c *checker) checkLog(ctx context.Context) error {
 		}
 	}
 	slices.Sort(c.Missing)
+	slices.Sort(c.Keys) // each line begins with its key
 	return nil
 }
 
@@ -273,7 +276,7 @@ func (c *checker) checkCheckpoint(ctx context.Context) error {
 	m, err := ledger.ReadManifest(ctx, c.blobs, checkpoint)
 	var damaged *ledger.ObjectError
 	if errors.As(err, &damaged) {
-		c.missing("checkpoint %s: %v", damaged.Key, damaged.Err)
+		c.missing(damaged.Key, "is damaged: %v", damaged.Err)
 		return nil
 	}
 	if err != nil {
@@ -281,9 +284,9 @@ func (c *checker) checkCheckpoint(ctx context.Context) error {
 	}
 	for _, s := range m.Shards {
 		if i, there := sizes[s.Key]; !there {
-			c.missing("%s is not in the bucket", s.Key)
+			c.missing(s.Key, "is not in the bucket")
 		} else if i.Size != s.Size {
-			c.missing("%s has %d bytes and should have %d", s.Key, i.Size, s.Size)
+			c.missing(s.Key, "has %d bytes and should have %d", i.Size, s.Size)
 		} else {
 			c.Shards++
 		}

@@ -40,6 +40,7 @@ func newGraph(limit int) *graph {
 type node struct {
 	hash        hash
 	absent      bool
+	damaged     bool  // it is there and cannot be pulled
 	first, last int32 // its edges
 	size, file  uint64
 	used        int64 // microseconds since 1970
@@ -92,7 +93,7 @@ func (g *graph) read(ctx context.Context, tx *meta.Tx, cacheID int64, level []in
 		return err
 	})
 	for _, id := range level {
-		if !g.nodes[id].absent && g.elsewhere == nil {
+		if n := &g.nodes[id]; !n.absent && !n.damaged && g.elsewhere == nil {
 			delete(g.names, id) // which only what is absent is named by
 		}
 	}
@@ -132,7 +133,7 @@ func (g *graph) put(id int32, n meta.Node) (next []int32, err error) {
 		}
 	}
 	to := &g.nodes[id]
-	to.absent, to.first, to.last = false, first, int32(len(g.edges))
+	to.absent, to.damaged, to.first, to.last = false, n.Damaged, first, int32(len(g.edges))
 	to.size, to.file, to.used = n.Size, n.FileSize, n.LastUsed.UnixMicro()
 	return next, nil
 }
@@ -171,11 +172,11 @@ func (g *graph) idsOf(names []string) []int32 {
 
 func (g *graph) refs(id int32) []int32 { return g.edges[g.nodes[id].first:g.nodes[id].last] }
 
-// absent lists the paths that are not there.
+// absent lists the paths that are not there, or cannot be pulled.
 func (g *graph) absent() []int32 {
 	var list []int32
 	for id := range g.nodes {
-		if g.nodes[id].absent {
+		if n := &g.nodes[id]; n.absent || n.damaged {
 			list = append(list, int32(id))
 		}
 	}

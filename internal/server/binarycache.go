@@ -77,8 +77,8 @@ func (s *Server) pullable(r *http.Request, cacheName, hash string) (*object, err
 		return err
 	})
 	switch {
-	case errors.Is(err, meta.ErrNotFound):
-		return nil, noSuchObject()
+	case errors.Is(err, meta.ErrNotFound), err == nil && o.nar.Damaged:
+		return nil, noSuchObject() // what is damaged, Nix finds elsewhere or builds
 	case err != nil:
 		return nil, fmt.Errorf("find path %s in cache %s: %w", hash, cacheName, err)
 	case have&token.Pull == 0:
