@@ -226,8 +226,9 @@ type Tx struct {
 	writable bool
 	failed   error // of the database itself; ends the transaction
 	records  []ledger.Record
-	newPaths bool             // to be counted at the end (see countPaths)
-	live     map[int64]string // names of live caches, once looked up
+	newPaths bool               // to be counted at the end (see countPaths)
+	live     map[int64]string   // names of live caches, once looked up
+	touched  map[int64][]string // paths by cache that were pushed, used or pinned (see touch)
 }
 
 // Now is the time of the transaction; it stands still.

@@ -199,6 +199,7 @@ func (tx *Tx) putPath(p *Path, rec *ledger.Path) error {
 		_, err = tx.exec(replacePath, args...)
 	}
 	tx.newPaths = tx.newPaths || n > 0
+	tx.touch(p.CacheID, p.Hash)
 	return err
 }
 
@@ -225,6 +226,7 @@ const touchPaths = `UPDATE paths SET last_used = $4 WHERE cache_id = $3 AND last
 // TouchPaths says that paths were used at a time; it never goes back. Hashes
 // that are no paths are passed over. Last use is no promise, so no record.
 func (tx *Tx) TouchPaths(cacheID int64, hashes []string, at time.Time) error {
+	tx.touch(cacheID, hashes...)
 	return tx.mark("touch paths", touchPaths, cacheID, hashes, stamp(at))
 }
 

@@ -190,6 +190,9 @@ func (tx *Tx) setPin(p *Pin, r Revision) error {
 		return err
 	}
 	tx.records = append(tx.records, ledger.Record{Pin: p.record(cache)})
+	for _, r := range p.Revisions {
+		tx.touch(p.CacheID, r.Hash)
+	}
 	return nil
 }
 

@@ -130,7 +130,10 @@ func (tx *Tx) setVisible(cacheID, packID int64, bits []byte, until any) error {
 	if err == nil && n == 0 {
 		err = ErrNotFound
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return tx.revive(packID)
 }
 
 // bitmap sets a bit for each entry. The result is nil, the whole pack, only when

@@ -199,6 +199,11 @@ func (w *writer) turn(j *job) ([]ledger.Record, error) {
 		_, err = tx.countPaths()
 		tx.conn = nil
 	}
+	if err == nil && tx.touched != nil {
+		tx.conn = w.conn
+		err = tx.noteTouched()
+		tx.conn = nil
+	}
 	w.report(err)
 	return tx.records, err
 }
