@@ -106,6 +106,10 @@ func TestRecordsComeBackWhole(t *testing.T) {
 		{Quarantine: &Quarantine{Pack: "p", Entries: []byte{1}, NAR: "n", Why: "w", At: at}},
 		{Healed: &Healed{Pack: "p", At: at}},
 		{Verified: &Verified{NAR: "n", At: at}},
+		{Listing: &Listing{NAR: "n", Skeleton: []byte{1}, BuildIDs: []string{"b"}}},
+		{BuildLog: &BuildLog{Cache: "c", Name: "x.drv", Size: 3, Data: []byte{2}, CreatedBy: "b", CreatedAt: at}},
+		{BuildLogDeleted: &BuildLogDeleted{Cache: "c", Name: "x.drv", At: at}},
+		{Realisation: &Realisation{Cache: "c", Name: "sha256:0!out", OutPath: "h-x", Text: "{}", CreatedBy: "b", CreatedAt: at}},
 	}
 	l := &Log{Blobs: blobtest.NewMem(), Epoch: 3}
 	if err := add(l, 7, recs...); err != nil {

@@ -48,6 +48,11 @@ type Record struct {
 	Quarantine    *Quarantine    `json:"quarantine,omitempty"`
 	Healed        *Healed        `json:"healed,omitempty"`
 	Verified      *Verified      `json:"verified,omitempty"`
+
+	Listing         *Listing         `json:"listing,omitempty"`
+	BuildLog        *BuildLog        `json:"build_log,omitempty"`
+	BuildLogDeleted *BuildLogDeleted `json:"build_log_deleted,omitempty"`
+	Realisation     *Realisation     `json:"realisation,omitempty"`
 }
 
 // Part is the place of an object among those of one sequence number, from 1.

@@ -55,6 +55,14 @@ func (tx *Tx) apply(r ledger.Record) error {
 		return tx.applyPinDeleted(r.PinDeleted)
 	case r.Pack != nil:
 		return tx.applyPack(r.Pack)
+	case r.Listing != nil:
+		return tx.applyListing(r.Listing)
+	case r.BuildLog != nil:
+		return tx.applyBuildLog(r.BuildLog)
+	case r.BuildLogDeleted != nil:
+		return tx.applyBuildLogDeleted(r.BuildLogDeleted)
+	case r.Realisation != nil:
+		return tx.applyRealisation(r.Realisation)
 	case r.Quarantine != nil:
 		return tx.applyQuarantine(r.Quarantine)
 	case r.Healed != nil:

@@ -160,6 +160,8 @@ func (tx *Tx) dropCache(name string) error {
 		"DELETE FROM visible WHERE cache_id = $1",
 		"DELETE FROM places WHERE cache_id = $1",
 		"DELETE FROM staged WHERE cache_id = $1",
+		"DELETE FROM build_logs WHERE cache_id = $1",
+		"DELETE FROM realisations WHERE cache_id = $1",
 		"DELETE FROM old_keys WHERE cache_id = $1",
 		"DELETE FROM caches WHERE id = $1",
 	} {

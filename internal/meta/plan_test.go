@@ -13,7 +13,7 @@ func TestHotQueriesUseIndexes(t *testing.T) {
 	for name, query := range map[string]string{
 		"Path": readPath, "MissingPaths": missingPaths, "MissingPaths, damaged": missingOrDamaged, "unverified": unverifiedNARs, "Locate": locate, "FindNARs": findNARs, "FindPack": findPack,
 		"TouchPaths": touchPaths, "SetComplete": completePaths,
-		"Nodes": readNodes, "Pin": readPin, "PacksOf": packsOf,
+		"DebugPath": readBuildID, "Realisation": readRealisation, "Nodes": readNodes, "Pin": readPin, "PacksOf": packsOf,
 		"staged":      "SELECT start, data FROM staged WHERE cache_id = $1 AND hash = $2 AND nar = $3 AND staged_at > $4 ORDER BY start",
 		"Sweep, seen": sweepSeen, "Sweep, issued": sweepIssued, "Sweep, revoked": sweepRevoked, "Sweep, staged": sweepStaged,
 		"expired":   "DELETE FROM seen_tokens WHERE until <= $1",

@@ -24,6 +24,7 @@ var snapshotTables = []func(*Tx, Cursor) ([]snapshotRow, error){
 	(*Tx).snapshotCaches, (*Tx).snapshotKeys, (*Tx).snapshotPolicies, (*Tx).snapshotIssued, (*Tx).snapshotRevoked,
 	(*Tx).snapshotPins, (*Tx).snapshotPacks, (*Tx).snapshotNARs, (*Tx).snapshotPaths,
 	(*Tx).snapshotQuarantine, (*Tx).snapshotWrong,
+	(*Tx).snapshotListings, (*Tx).snapshotBuildLogs, (*Tx).snapshotRealisations,
 }
 
 // snapshotRow is a row and how it becomes a record; without a record it is nothing
