@@ -32,6 +32,7 @@ func newAdmin(st *stack, cfg *config.Server) *admin.Mux {
 	pinVerbs(m, st.server.Roots)
 	lookVerbs(m, st.server.Roots, st.depot)
 	trustVerbs(m, st.policies, cfg)
+	importVerbs(m, st.db, st.depot, signers(cfg))
 	return m
 }
 

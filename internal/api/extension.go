@@ -93,6 +93,18 @@ type ClosureResult struct {
 	Upstream []string          `json:"upstream,omitempty"` // base names of what these refer to and is elsewhere
 }
 
+// PathList answers GET paths: by hash, those behind the parameter after.
+type PathList struct {
+	Paths []ListedPath `json:"paths"`
+	Next  string       `json:"next,omitempty"` // after, of the next page; empty: there is none
+}
+
+// ListedPath is one path of a PathList.
+type ListedPath struct {
+	Hash     string   `json:"hash"`
+	Upstream []string `json:"upstream,omitempty"` // hashes of references that are left to upstream caches
+}
+
 // TrustConfig answers GET /_api/v1/oidc/config.
 type TrustConfig struct {
 	Issuers            []string `json:"issuers"`

@@ -42,8 +42,12 @@ func Routes() map[string]string {
 		"closure":        ClosureRoute,
 		"pins":           PinsRoute,
 		"pin":            PinRoute,
+		RouteList:        PathsRoute,
 	}
 }
+
+// RouteList is the name under which a server announces that GET of PathsRoute lists its paths.
+const RouteList = "list"
 
 // Expand fills a template's {name}s from pairs of name and value; values are
 // escaped as path segments.

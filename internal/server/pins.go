@@ -91,7 +91,12 @@ func pinParam(r *http.Request) (string, error) {
 // pull. Of a public cache everybody may pull what he knows the hash of; its pins
 // would tell him all hashes, and which machines there are.
 func (s *Server) readsPins(r *http.Request, name string) (*meta.Cache, error) {
-	cache, err := s.permit(r, name, token.Pull, "read the pins of this cache")
+	return s.pullsItself(r, name, "read the pins of this cache")
+}
+
+// pullsItself checks that the caller's token may pull, whatever the cache gives to everybody.
+func (s *Server) pullsItself(r *http.Request, name, verb string) (*meta.Cache, error) {
+	cache, err := s.permit(r, name, token.Pull, verb)
 	if err != nil {
 		return nil, err
 	}

@@ -128,7 +128,7 @@ func (s *Server) buildRoutes() routes {
 		uploadPath:    &route{"/_api/v1/upload-path", []method{put(s.uploadPath)}},
 		missingChunks: &route{"/_api/v1/cache/{cache}/chunks/missing", []method{post(s.missingChunks)}},
 		packs:         &route{"/_api/v1/cache/{cache}/packs/{sha256}", []method{put(s.putPack)}},
-		paths:         &route{"/_api/v1/cache/{cache}/paths", []method{post(s.commitPaths)}},
+		paths:         &route{"/_api/v1/cache/{cache}/paths", []method{get(s.listPaths), post(s.commitPaths)}},
 		closure:       &route{"/_api/v1/cache/{cache}/closure", []method{post(s.closure)}},
 		pins:          &route{api.PinsRoute, []method{get(s.listPins)}},
 		pin:           &route{api.PinRoute, []method{get(s.getPin), put(s.setPin), {http.MethodDelete, s.deletePin}}},
