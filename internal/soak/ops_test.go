@@ -53,6 +53,7 @@ func kinds() []kind {
 		{"checkpoint", 5, (*world).doCheckpoint, false, true},
 		{"collect-step", 8, (*world).doCollectStep, false, true},
 		{"collect", 4, (*world).doCollect, false, true},
+		{"rewrite", 4, (*world).doRewrite, false, true},
 		{"minutes", 5, (*world).doMinutes, true, true},
 		{"days", 2, (*world).doDays, false, true},
 		{"restart", 1, (*world).doRestart, false, true},

@@ -18,6 +18,7 @@ import (
 	"github.com/org/attic-action/internal/checkpoint"
 	"github.com/org/attic-action/internal/chunk"
 	"github.com/org/attic-action/internal/depot"
+	"github.com/org/attic-action/internal/gc/rewrite"
 	"github.com/org/attic-action/internal/ledger"
 	"github.com/org/attic-action/internal/meta"
 	"github.com/org/attic-action/internal/pack"
@@ -98,8 +99,10 @@ type process struct {
 	roots  *roots.Keeper
 	keeper *checkpoint.Keeper
 	gc     maintenance
-	log    *tail
-	left   string // where a kill left the database
+
+	rewriter *rewrite.Rewriter
+	log      *tail
+	left     string // where a kill left the database
 }
 
 func newWorld(dir string, seed uint64) *world {
@@ -142,6 +145,7 @@ func (w *world) start(dir string) {
 	p.server = &server.Server{DB: db, Depot: p.depot, Roots: p.roots, Auth: w.auth, Root: w.root, Cut: w.cut, SoftDelete: w.soft, Now: clock, Log: log}
 	p.http = p.server.Handler()
 	p.keeper = &checkpoint.Keeper{DB: db, Blobs: p.store, Spool: sp, Now: clock, Objects: 40, ShardRecords: 50}
+	p.rewriter = w.rewriter(p, layouts, sp, log)
 	p.gc = w.maintain(p)
 	w.p = p
 }
