@@ -40,18 +40,24 @@ func Known(compression string) bool { return compression == "" || slices.Contain
 // NewReader returns a reader of what r decodes to. Close ends the decoder, and leaves r open. An unknown
 // compression is ErrUnknown.
 func NewReader(compression string, r io.Reader) (io.ReadCloser, error) {
+	return NewReaderWithin(compression, r, maxWindow)
+}
+
+// NewReaderWithin is NewReader with a decoder whose window or dictionary has at most memory bytes: what wants
+// more, wherever in it, is an error. It is for those who asked Memory before.
+func NewReaderWithin(compression string, r io.Reader, memory int64) (io.ReadCloser, error) {
 	switch compression {
 	case "none", "":
 		return io.NopCloser(r), nil
 	case "zstd":
 		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-			zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderMaxMemory(1<<62))
+			zstd.WithDecoderMaxWindow(uint64(min(max(memory, zstd.MinWindowSize), maxWindow))), zstd.WithDecoderMaxMemory(1<<62))
 		if err != nil {
 			return nil, fmt.Errorf("read zstd: %w", err)
 		}
 		return z.IOReadCloser(), nil
 	case "xz":
-		return io.NopCloser(&xzReader{in: &countingReader{r: bufio.NewReaderSize(r, readAhead)}}), nil
+		return io.NopCloser(&xzReader{in: &countingReader{r: bufio.NewReaderSize(r, readAhead)}, limit: min(memory, maxDict)}), nil
 	case "bzip2":
 		return io.NopCloser(bzip2.NewReader(bufio.NewReaderSize(r, readAhead))), nil
 	case "gzip":

@@ -6,7 +6,10 @@ import (
 	"io"
 	"math/rand/v2"
 	"os/exec"
+	"strings"
 	"testing"
+
+	"github.com/klauspost/compress/zstd"
 
 	"github.com/org/attic-action/internal/unpack"
 )
@@ -122,4 +125,61 @@ func FuzzNewReader(f *testing.F) {
 		_, _ = io.Copy(io.Discard, io.LimitReader(r, 8<<20))
 		_ = r.Close()
 	})
+}
+
+func TestMemoryIsWhatTheHeaderAsksFor(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		line []string
+		want int64
+	}{
+		{"xz", []string{"xz", "-c"}, 8 << 20},
+		{"xz", []string{"xz", "-c", "-9"}, 64 << 20},
+		{"zstd", []string{"sh", "-c", "zstd -c -3 --no-content-size"}, 2 << 20},
+		{"zstd", []string{"sh", "-c", "zstd -c --ultra -22 --long=27 --no-content-size"}, 128 << 20},
+		{"bzip2", []string{"bzip2", "-c"}, 4 << 20},
+		{"none", []string{"cat"}, 1 << 20},
+	} {
+		data := contents()
+		packed := compress(t, data, c.line...)
+		got := unpack.Memory(c.name, packed[:unpack.HeadSize])
+		if got != c.want {
+			t.Errorf("%v: %d in place of %d", c.line, got, c.want)
+		}
+		r, err := unpack.NewReaderWithin(c.name, bytes.NewReader(packed), got)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out, err := io.ReadAll(r); err != nil || !bytes.Equal(out, data) {
+			t.Errorf("%v: %d bytes within its memory: %v", c.line, len(out), err)
+		}
+	}
+}
+
+// The attack: a modest header in front, of which the budget is taken, and a greedy one behind it.
+func TestWhatWantsMoreMemoryLaterIsRefused(t *testing.T) {
+	for _, c := range []struct {
+		name          string
+		modest, greed []string
+	}{
+		{"zstd", []string{"zstd", "-c", "--no-content-size"}, []string{"sh", "-c", "zstd -c --ultra -22 --long=27 --no-content-size"}},
+		{"xz", []string{"xz", "-c", "-0"}, []string{"xz", "-c", "-9"}},
+	} {
+		packed := compress(t, []byte("small"), c.modest...)
+		memory := unpack.Memory(c.name, packed)
+		greedy := compress(t, contents(), c.greed...)
+		if c.name == "xz" { // a block of the one stream behind that of the other
+			const head, block = 12, 32
+			packed = append(packed[:head+block:head+block], greedy[head:]...)
+		} else {
+			packed = append(packed, greedy...)
+		}
+		r, err := unpack.NewReaderWithin(c.name, bytes.NewReader(packed), memory)
+		if err == nil {
+			_, err = io.Copy(io.Discard, r)
+		}
+		if err == nil || !strings.Contains(err.Error(), "wants") && !errors.Is(err, zstd.ErrWindowSizeExceeded) {
+			t.Errorf("%s: decoded within %d bytes: %v", c.name, memory, err)
+		}
+	}
 }

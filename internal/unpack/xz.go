@@ -26,6 +26,7 @@ var ErrXZ = errors.New("not xz, or a kind that is not read")
 // read here is hashed as a NAR. What lies behind the index is not read.
 type xzReader struct {
 	in     *countingReader
+	limit  int64 // bytes of a dictionary
 	opened bool
 	check  int64 // bytes behind each block
 	from   int64 // where the block's contents began
@@ -101,7 +102,7 @@ func (x *xzReader) next() error {
 	if err := x.full(rest); err != nil {
 		return err
 	}
-	dict, err := dictionary(rest[:len(rest)-4])
+	dict, err := dictionary(rest[:len(rest)-4], x.limit)
 	if err != nil {
 		return err
 	}
@@ -113,7 +114,7 @@ func (x *xzReader) next() error {
 }
 
 // dictionary reads a block's header, without its size and CRC, for the dictionary that LZMA2 needs.
-func dictionary(head []byte) (int64, error) {
+func dictionary(head []byte, limit int64) (int64, error) {
 	const (
 		filters, reserved, compressed, uncompressed = 0x03, 0x3c, 0x40, 0x80
 		lzma2                                       = 0x21
@@ -140,8 +141,8 @@ func dictionary(head []byte) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("%w: %w", ErrXZ, err)
 	}
-	if dict > maxDict {
-		return 0, fmt.Errorf("%w: it wants %d MiB of memory, at most %d are given", ErrXZ, dict>>20, maxDict>>20)
+	if dict > limit {
+		return 0, fmt.Errorf("%w: it wants %d MiB of memory, at most %d are given", ErrXZ, dict>>20, limit>>20)
 	}
 	return dict, nil
 }
