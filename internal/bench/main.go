@@ -6,6 +6,7 @@
 //	go run ./internal/bench bucket    a push, a pull and a start with a bucket that is far away
 //	go run ./internal/bench millions  fills a database with a million paths
 //	go run ./internal/bench recovery  rebuilds such a database from its storage
+//	go run ./internal/bench scale     collects, sums up and answers with a million paths
 //	go run ./internal/bench cost      plays a year of pushes, and says what it costs
 //
 // closure is the store path of a toplevel; rebuilt is the same after a rebuild of everything (the same
@@ -43,6 +44,8 @@ func run(ctx context.Context, args []string) error {
 		what, err = bucketFlags(args[1:])
 	case "recovery":
 		what, err = recoveryFlags(args[1:])
+	case "scale":
+		what, err = scaleFlags(args[1:])
 	case "cost":
 		what, err = costFlags(args[1:])
 	case "millions":

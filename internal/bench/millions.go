@@ -37,6 +37,8 @@ type millions struct {
 	paths    int
 	closures int
 	journal  bool // also write the log, into storage
+
+	spread time.Duration // how long ago the first closure came; the others came at equal distances since
 }
 
 func millionsFlags(args []string) (*millions, error) {
@@ -47,6 +49,7 @@ func millionsFlags(args []string) (*millions, error) {
 	f.StringVar(&m.cache, "cache", "bench", "cache to fill, which exists")
 	f.IntVar(&m.paths, "paths", 1_000_000, "paths, in all closures together")
 	f.IntVar(&m.closures, "closures", 500, "closures")
+	f.DurationVar(&m.spread, "spread", 0, "how long ago the first closure came")
 	f.BoolVar(&m.journal, "log", false, "write the log into storage, too, as a server does")
 	return m, f.Parse(args)
 }
@@ -68,7 +71,8 @@ func (m *millions) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	o := meta.Options{PageCache: 512 << 20}
+	now := time.Now()
+	o := meta.Options{PageCache: 512 << 20, Now: func() time.Time { return now }}
 	if m.journal {
 		o.Journal = &ledger.Log{Blobs: store, Epoch: 1}
 	}
@@ -81,7 +85,9 @@ func (m *millions) run(ctx context.Context) (err error) {
 	if m.storage == "" {
 		d.Blobs = forgetful{store}
 	}
-	return m.fill(ctx, db, d)
+	return m.fill(ctx, db, d, func(c int) {
+		now = time.Now().Add(-m.spread * time.Duration(m.closures-c) / time.Duration(m.closures))
+	})
 }
 
 // forgetful keeps nothing.
@@ -89,7 +95,7 @@ type forgetful struct{ *disk.Store }
 
 func (forgetful) Put(context.Context, string, blob.Source) error { return nil }
 
-func (m *millions) fill(ctx context.Context, db *meta.DB, d *depot.Depot) error {
+func (m *millions) fill(ctx context.Context, db *meta.DB, d *depot.Depot, at func(closure int)) error {
 	scope := depot.Scope{User: "millions"}
 	err := db.View(ctx, func(tx *meta.Tx) error {
 		c, err := tx.Cache(m.cache)
@@ -103,6 +109,7 @@ func (m *millions) fill(ctx context.Context, db *meta.DB, d *depot.Depot) error 
 	}
 	start, each := time.Now(), max(1, m.paths/m.closures)
 	for c := range m.closures {
+		at(c)
 		if err := m.closure(ctx, d, scope, c, each); err != nil {
 			return err
 		}

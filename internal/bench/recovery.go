@@ -1,14 +1,12 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -117,45 +115,23 @@ func (b *recoveryBench) recover(ctx context.Context, m *millions, how string) er
 			return err
 		}
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(b.bin, "attic-server"), "recover", "--data", b.dir, "--json")
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, os.Stderr
-	start := time.Now()
-	if err := cmd.Start(); err != nil {
-		return err
+	u, err := peaked(ctx, nil, filepath.Join(b.bin, "attic-server"), "recover", "--data", b.dir, "--json")
+	if err != nil {
+		return fmt.Errorf("recover %s: %w", how, err)
 	}
-	// Not by what the system says at the end: a process inherits its parent's peak, and
-	// this one has just filled a database.
-	done, peak := make(chan error, 1), int64(0)
-	go func() { done <- cmd.Wait() }()
-	for err := error(errRunning); err != nil; {
-		select {
-		case err = <-done:
-			if err != nil {
-				return fmt.Errorf("recover %s: %w", how, err)
-			}
-		case <-time.After(50 * time.Millisecond):
-			if now, _, err := (&server{cmd: cmd}).memory(); err == nil { // else it has just ended
-				peak = max(peak, now)
-			}
-		}
-	}
-	took := time.Since(start)
 	var res struct {
 		Restored struct{ Paths int }
 		Objects  int `json:"objects_read"`
 	}
-	if err := json.Unmarshal(out.Bytes(), &res); err != nil {
+	if err := json.Unmarshal(u.out, &res); err != nil {
 		return err
 	}
 	if res.Restored.Paths != b.paths {
 		return fmt.Errorf("recover %s: %d of %d paths came back", how, res.Restored.Paths, b.paths)
 	}
-	r := row{what: fmt.Sprintf("recover %d paths %s", b.paths, how), target: "256 MB", value: fmt.Sprintf("%.1f s", took.Seconds()), request: fmt.Sprint(res.Objects)}
-	r.peak = mib(peak)
-	r.cpu = fmt.Sprintf("%.1f s", (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds())
+	r := row{what: fmt.Sprintf("recover %d paths %s", b.paths, how), target: "256 MB", value: fmt.Sprintf("%.1f s", u.wall.Seconds()), request: fmt.Sprint(res.Objects)}
+	r.peak = mib(u.peak)
+	r.cpu = fmt.Sprintf("%.1f s", u.cpu.Seconds())
 	b.add(r)
 	return nil
 }
-
-var errRunning = errors.New("still running")
