@@ -71,18 +71,18 @@ func (tx *Tx) LayoutsAfter(after int64, limit int, each func(nar int64, layout [
 	return nil
 }
 
-// MoveNAR gives a NAR another layout of the same bytes and logs it. move makes it out
-// of the present one; a nil row leaves the NAR as it is. The form stays: it names the
-// bytes of the stream, which are the same, so a download that was cut goes on. A NAR
-// that is gone is ErrNotFound.
-func (tx *Tx) MoveNAR(id int64, move func(layout []byte) (row []byte, spans []ledger.Span, err error)) error {
-	if err := tx.moveNAR(id, move); err != nil {
-		return fmt.Errorf("move NAR %d: %w", id, err)
+// MoveNAR gives a NAR another layout of the same bytes, with a pack that is needed from
+// now on, and logs it. move makes it out of the present one; a nil row leaves the NAR as
+// it is. The form stays: it names the bytes of the stream, which are the same, so a
+// download that was cut goes on. A NAR that is gone is ErrNotFound.
+func (tx *Tx) MoveNAR(id, to int64, move func(layout []byte) (row []byte, spans []ledger.Span, err error)) error {
+	if err := tx.moveNAR(id, to, move); err != nil {
+		return fmt.Errorf("move NAR %d to pack %d: %w", id, to, err)
 	}
 	return nil
 }
 
-func (tx *Tx) moveNAR(id int64, move func([]byte) ([]byte, []ledger.Span, error)) error {
+func (tx *Tx) moveNAR(id, to int64, move func([]byte) ([]byte, []ledger.Span, error)) error {
 	var r narRow
 	if err := tx.one("SELECT "+narColumns+", n.layout FROM nars n WHERE n.id = $1", []any{id}, append(r.dest(), &r.Layout)...); err != nil {
 		return err
@@ -96,6 +96,9 @@ func (tx *Tx) moveNAR(id int64, move func([]byte) ([]byte, []ledger.Span, error)
 		return err
 	}
 	if _, err := tx.exec("UPDATE nars SET layout = $2 WHERE id = $1", id, row); err != nil {
+		return err
+	}
+	if err := tx.revive(to); err != nil { // a collection may have begun since the pack was shown
 		return err
 	}
 	tx.records = append(tx.records, ledger.Record{NAR: &ledger.NAR{ID: n.UID, Form: n.Form, Hash: n.Hash, Size: n.Size,

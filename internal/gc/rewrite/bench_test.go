@@ -9,7 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/org/attic-action/internal/chunk")
+	"github.com/org/attic-action/internal/chunk"
+)
 
 // BenchmarkRewrite rewrites sparse packs of 16 MiB, a GiB of them, of which a quarter is alive:
 //

@@ -88,7 +88,7 @@ func TestProcessThatEndsAnywhereLosesNothing(t *testing.T) {
 				c.collect()
 				c.served()
 				c.findsItsOwn()
-				if n%3 == 0 {
+				if n%7 == 0 {
 					c.recovered("again.db")
 					c.served()
 					c.findsItsOwn()

@@ -14,6 +14,7 @@ import (
 	"github.com/org/attic-action/internal/blob"
 	"github.com/org/attic-action/internal/blob/s3"
 	"github.com/org/attic-action/internal/blob/s3test"
+	"github.com/org/attic-action/internal/ledger"
 	"github.com/org/attic-action/internal/meta"
 )
 
@@ -335,4 +336,37 @@ func TestRewriteInABucket(t *testing.T) {
 	w.recovered("again.db")
 	w.served()
 	w.findsItsOwn()
+}
+
+// A collector that lost its lease may be in the midst of moving while another one has seen that nothing needs the new
+// pack yet.
+func TestPackThatANARMovesToIsLive(t *testing.T) {
+	w, d := newWorld(t), dice(27)
+	w.sparsePack(d, "a", 20)
+	w.run()
+	const to = 2 // the second pack that there was
+	w.update(func(tx *meta.Tx) error {
+		number, err := tx.BeginCollection()
+		if err != nil {
+			return err
+		}
+		if done, err := tx.Condemn(to, number); err != nil || !done {
+			t.Fatalf("condemn the new pack: %v, %v", done, err)
+		}
+		var nar int64
+		var row []byte
+		if err := tx.LayoutsAfter(0, 1, func(id int64, layout []byte) error { nar, row = id, slices.Clone(layout); return nil }); err != nil {
+			return err
+		}
+		if err := tx.MoveNAR(nar, to, func([]byte) ([]byte, []ledger.Span, error) { return row, nil, nil }); err != nil {
+			return err
+		}
+		if list, err := tx.Condemned(tx.Now(), 10); err != nil || len(list) > 0 {
+			t.Errorf("it is still condemned: %v, %v", list, err)
+		}
+		if done, err := tx.Condemn(to, number); err != nil || done {
+			t.Errorf("it is condemned again for what was seen before: %v, %v", done, err)
+		}
+		return nil
+	})
 }

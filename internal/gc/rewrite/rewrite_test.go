@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/org/attic-action/internal/chunk"
 	"github.com/org/attic-action/internal/meta"
 )
 
@@ -132,15 +133,18 @@ func TestPackOfAnUnfinishedPushIsLeftAlone(t *testing.T) {
 
 func TestOwnPackThatIsANARIsLeftAlone(t *testing.T) {
 	w, d := newWorld(t), dice(5)
+	w.depot.Cut = chunk.Params{Min: 32 << 10, Avg: 128 << 10, Max: 512 << 10}
 	hash := hashOf(d)
 	w.ingest("a", hash, text(d, 5<<20))
-	// Small as it is, beside many that are merged.
-	w.rewrite.Small, w.rewrite.Target = 16<<20, 64<<20
 	for range 4 {
 		w.ingest("a", hashOf(d), text(d, 100<<10))
 	}
-	w.rewrite.Small = 200 << 10
-	if res := w.run(); res.Packs != 4 {
+	w.rewrite.Small, w.rewrite.Target = 16<<20, 64<<20 // the own pack is small, too
+	w.ingest("b", hashOf(d), text(d, 3<<20))
+	for range 28 {
+		w.ingest("b", hashOf(d), text(d, 20<<10))
+	}
+	if res := w.run(); res.Packs != 33 {
 		t.Errorf("the run did %+v", res)
 	}
 	n, err := w.depot.Open(context.Background(), w.caches["a"].Cache.ID, hash)

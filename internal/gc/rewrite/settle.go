@@ -111,7 +111,7 @@ func (r *Rewriter) moved(tx *meta.Tx, p *copied, move *depot.Move, do func(*meta
 func (r *Rewriter) moveNARs(nars []int64, move *depot.Move) (ops []op) {
 	for _, id := range nars {
 		ops = append(ops, op{narWeight, func(tx *meta.Tx) error {
-			err := tx.MoveNAR(id, func(layout []byte) ([]byte, []ledger.Span, error) {
+			err := tx.MoveNAR(id, move.To, func(layout []byte) ([]byte, []ledger.Span, error) {
 				row, spans, err := r.Layouts.Move(tx, layout, move)
 				if row != nil {
 					r.run.result.NARs++
