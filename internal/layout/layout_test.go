@@ -25,7 +25,7 @@ var floors = [][]string{
 	{"internal/meta", "internal/oidc", "internal/nixcli", "internal/nixconf", "internal/config"},
 	{"internal/depot", "internal/exchange", "internal/client", "internal/issued", "internal/trustbook", "internal/roots", "internal/checkpoint", "internal/follow"},
 	{"internal/push", "internal/server", "internal/recovery", "internal/importer", "internal/gc/rewrite"},
-	{"internal/action", "internal/verify"},
+	{"internal/action", "internal/verify", "internal/gc"},
 	{"cmd/action", "cmd/server"},
 }
 

@@ -107,3 +107,12 @@ func (tx *Tx) Gone(key string) error {
 	}
 	return nil
 }
+
+// HasLogObject tells whether an object of the log is in the database and in no
+// checkpoint.
+func (tx *Tx) HasLogObject(key string) (has bool, err error) {
+	if err := tx.one("SELECT EXISTS (SELECT 1 FROM log_objects WHERE key = $1)", []any{key}, &has); err != nil {
+		return false, fmt.Errorf("find log object %s: %w", key, err)
+	}
+	return has, nil
+}
