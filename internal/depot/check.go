@@ -31,6 +31,12 @@ type Check struct {
 	Again time.Duration
 }
 
+// PackPosition is how far a pack was read. Its zero value is the beginning.
+type PackPosition struct {
+	Entry int    `json:"entry,omitempty"` // that comes next
+	Hash  []byte `json:"hash,omitempty"`  // the SHA-256's state, of the file; none once something of it was damaged
+}
+
 // PackReport is what was found of a pack.
 type PackReport struct {
 	Pack   int64
@@ -51,9 +57,9 @@ const (
 	checkAgain = 500 * time.Millisecond
 )
 
-// Pack checks a pack: its index and, with deep, its entries from one on. A pack that has no row any more has
-// nothing to tell.
-func (c *Check) Pack(ctx context.Context, id int64, from int, deep bool) (*PackReport, error) {
+// Pack checks a pack: its index and, with deep, its entries from a position on, and the hash of the whole file.
+// A pack that has no row any more has nothing to tell.
+func (c *Check) Pack(ctx context.Context, id int64, pos *PackPosition, deep bool) (*PackReport, error) {
 	c.Depot.init()
 	out := &PackReport{Pack: id}
 	p, err := c.pack(ctx, id)
@@ -64,17 +70,47 @@ func (c *Check) Pack(ctx context.Context, id int64, from int, deep bool) (*PackR
 		return nil, err
 	}
 	out.Key = p.Key
-	if from == 0 {
+	h := sha256.New()
+	if pos.Entry == 0 {
 		if out.Gone, err = c.index(ctx, p, out); err != nil || out.Gone != "" || !deep {
 			return out, err
 		}
+	} else if len(pos.Hash) == 0 {
+		h = nil // something was damaged
+	} else if err := unmarshal(h, pos.Hash); err != nil {
+		return nil, fmt.Errorf("go on with %s: %w", p.Key, err)
 	}
 	release, err := c.Depot.acquire(ctx, verifyCost, packWait)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	return out, c.run(ctx, p, from, len(p.index.Entries), out, func(i int, raw []byte) error { return nil })
+	err = c.run(ctx, p, pos.Entry, len(p.index.Entries), out, func(_ int, span, _ []byte) error {
+		if h != nil {
+			h.Write(span)
+		}
+		return nil
+	})
+	if err != nil || out.Gone != "" {
+		return out, err
+	}
+	return out, c.file(p, h, pos, out)
+}
+
+// file compares the hash of the whole, or keeps it until the next time. A frame has bits that nothing decodes.
+func (c *Check) file(p *packInfo, h hash.Hash, pos *PackPosition, out *PackReport) (err error) {
+	*pos = PackPosition{Entry: out.Next}
+	switch {
+	case h == nil || len(out.Bad) > 0:
+	case out.Next > 0:
+		pos.Hash, err = h.(encoding.BinaryMarshaler).MarshalBinary()
+	default:
+		h.Write(p.index.Encode())
+		if sum := h.Sum(nil); !bytes.Equal(sum, p.SHA256[:]) {
+			out.Gone = fmt.Sprintf("its SHA-256 is %x, not the one in its name", sum)
+		}
+	}
+	return err
 }
 
 func (c *Check) pack(ctx context.Context, id int64) (p *packInfo, err error) {
@@ -172,9 +208,9 @@ func (c *Check) pause(ctx context.Context) error {
 	}
 }
 
-// run reads entries [from, end) of a pack and gives their raw bytes to each. Those that are damaged it notes in
+// run reads entries [from, end) of a pack and gives their frames and raw bytes to each. Those that are damaged it notes in
 // out and passes over. When it is late it stops, and out.Next says where.
-func (c *Check) run(ctx context.Context, p *packInfo, from, end int, out *PackReport, each func(i int, raw []byte) error) error {
+func (c *Check) run(ctx context.Context, p *packInfo, from, end int, out *PackReport, each func(i int, span, raw []byte) error) error {
 	var span, raw []byte
 	most := c.Part
 	if most == 0 {
@@ -200,7 +236,7 @@ func (c *Check) run(ctx context.Context, p *packInfo, from, end int, out *PackRe
 func (c *Check) late() bool { return c.Late != nil && c.Late() }
 
 // part reads entries with one request.
-func (c *Check) part(ctx context.Context, p *packInfo, from, to int, out *PackReport, span, raw *[]byte, each func(int, []byte) error) (next int, err error) {
+func (c *Check) part(ctx context.Context, p *packInfo, from, to int, out *PackReport, span, raw *[]byte, each func(int, []byte, []byte) error) (next int, err error) {
 	rc, err := c.Depot.Blobs.Get(ctx, p.Key, p.offsets[from], p.offsets[to]-p.offsets[from])
 	if err != nil {
 		return from, c.whole(ctx, p, err, out)
@@ -221,7 +257,7 @@ func (c *Check) part(ctx context.Context, p *packInfo, from, to int, out *PackRe
 		out.Bytes, out.Chunks = out.Bytes+int64(e.Size), out.Chunks+1
 		if why != "" {
 			out.Bad, out.Why = append(out.Bad, int32(i)), why
-		} else if err := each(i, *raw); err != nil {
+		} else if err := each(i, *span, *raw); err != nil {
 			return i, err
 		}
 		if err := c.read(ctx, int64(e.Size)); err != nil {
@@ -324,7 +360,7 @@ func (c *Check) NAR(ctx context.Context, pos *NARPosition) (*NARReport, error) {
 		return nil, err
 	}
 	defer release()
-	write := func(_ int, raw []byte) error {
+	write := func(_ int, _, raw []byte) error {
 		h.Write(raw)
 		pos.Size += uint64(len(raw))
 		return nil
@@ -372,10 +408,10 @@ func (pos *NARPosition) keep(h hash.Hash) (err error) {
 	return err
 }
 
-func (c *Check) span(ctx context.Context, s span, pos *NARPosition, out *NARReport, write func(int, []byte) error) (done bool, err error) {
+func (c *Check) span(ctx context.Context, s span, pos *NARPosition, out *NARReport, write func(int, []byte, []byte) error) (done bool, err error) {
 	switch s.kind {
 	case literalSpan:
-		return true, write(0, s.literal)
+		return true, write(0, nil, s.literal)
 	case trailerSpan:
 		return true, nil
 	}

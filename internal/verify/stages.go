@@ -74,7 +74,7 @@ func (r *run) missing(ctx context.Context, key, why string) error {
 	if err != nil {
 		return err
 	}
-	rep, err := r.check().Pack(ctx, id, 0, false)
+	rep, err := r.check().Pack(ctx, id, &depot.PackPosition{}, false)
 	if err != nil {
 		return r.unreadable(ctx, key, err)
 	}
@@ -309,11 +309,11 @@ func narName(tx *meta.Tx, id int64) (string, error) {
 
 // packs reads packs by their ids. Those in quarantine are read whole: somebody may have brought them back.
 func (r *run) packs(ctx context.Context) (done bool, err error) {
-	if r.Budget > 0 && r.After == 0 && r.Entry == 0 {
+	if r.Budget > 0 && r.After == 0 && r.Pos.Entry == 0 {
 		r.After = r.state.Packs
 	}
 	for !r.late() && len(r.found) == 0 {
-		if r.spent() && r.Entry == 0 {
+		if r.spent() && r.Pos.Entry == 0 {
 			r.state.Packs, r.Partly = r.After, true
 			return true, nil
 		}
@@ -354,9 +354,9 @@ func (r *run) pack(ctx context.Context, id int64) error {
 		r.After = id
 		return nil
 	}
-	rep, err := r.check().Pack(ctx, id, r.Entry, deep || held != nil)
+	rep, err := r.check().Pack(ctx, id, &r.Pos, deep || held != nil)
 	if err != nil {
-		r.After, r.Entry, r.Bad = id, 0, false
+		r.After, r.Pos, r.Bad = id, depot.PackPosition{}, false
 		return r.unreadable(ctx, fmt.Sprintf("pack %d", id), err)
 	}
 	r.Errors = 0
@@ -366,7 +366,6 @@ func (r *run) pack(ctx context.Context, id int64) error {
 		return err
 	}
 	if rep.Next > 0 {
-		r.Entry = rep.Next
 		return nil
 	}
 	if held != nil && !r.Bad && rep.Key != "" {
@@ -376,7 +375,7 @@ func (r *run) pack(ctx context.Context, id int64) error {
 		r.Released++
 	}
 	r.Count.Packs++
-	r.After, r.Entry, r.Bad = id, 0, false
+	r.After, r.Pos, r.Bad = id, depot.PackPosition{}, false
 	return nil
 }
 

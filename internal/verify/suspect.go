@@ -43,7 +43,7 @@ func (v *Verifier) Watch(ctx context.Context) {
 // look reads the pack again: its end, which costs little and is missing when the object is, and then all of it.
 func (v *Verifier) look(ctx context.Context, pack int64) error {
 	check := &depot.Check{Depot: v.Depot, Again: v.Again}
-	rep, err := check.Pack(ctx, pack, 0, true)
+	rep, err := check.Pack(ctx, pack, &depot.PackPosition{}, true)
 	if err != nil || !rep.Damaged() {
 		return err
 	}

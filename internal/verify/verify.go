@@ -121,7 +121,7 @@ type state struct {
 	Stage   int                `json:"stage"`
 	After   int64              `json:"after,omitempty"` // the last id that is done
 	Key     string             `json:"key,omitempty"`   // or key
-	Entry   int                `json:"entry,omitempty"` // of the pack behind it
+	Pos     depot.PackPosition `json:"pack"`            // in the pack behind it
 	Bad     bool               `json:"bad,omitempty"`   // something was found in that pack
 	NAR     *depot.NARPosition `json:"nar,omitempty"`
 	Packs   int64              `json:"packs_after,omitempty"` // where the next run goes on, of those with a budget
@@ -256,7 +256,7 @@ func (r *run) advance(ctx context.Context) error {
 			}
 			if done {
 				r.Stage++
-				r.After, r.Key, r.Entry, r.Bad, r.NAR = 0, "", 0, false, nil
+				r.After, r.Key, r.Pos, r.Bad, r.NAR = 0, "", depot.PackPosition{}, false, nil
 			}
 		}
 		if r.late() || len(r.found) > 0 {
