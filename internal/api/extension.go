@@ -53,8 +53,9 @@ type PathHeader struct {
 	System     string   `json:"system,omitempty"`
 	CA         string   `json:"ca,omitempty"`
 	Sigs       []string `json:"sigs,omitempty"`
-	Offset     int64    `json:"offset,omitempty"` // bytes of this piece list sent in earlier requests
-	More       bool     `json:"more,omitempty"`   // the list goes on in a later request
+	Listing    []byte   `json:"listing,omitempty"` // what the NAR holds: package nar's skeleton as zstd frames
+	Offset     int64    `json:"offset,omitempty"`  // bytes of this piece list sent in earlier requests
+	More       bool     `json:"more,omitempty"`    // the list goes on in a later request
 }
 
 // Results of a committed path.

@@ -3,6 +3,7 @@ package api
 import (
 	"bufio"
 	"bytes"
+	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -15,8 +16,13 @@ import (
 	"github.com/org/attic-action/internal/nix"
 )
 
-// MaxPathHeader is the longest header of a path, in bytes.
-const MaxPathHeader = 1 << 20
+const (
+	// MaxPathHeader is the longest header of a path, in bytes.
+	MaxPathHeader = 3 << 20
+	// MaxListing is the longest listing of a path, in bytes, as it is sent: that of some 50,000 files. Of a larger
+	// tree there is none.
+	MaxListing = 1 << 20
+)
 
 // PathItem is a header with its (part of a) piece list.
 type PathItem struct {
@@ -180,6 +186,18 @@ func decodePathHeader(text []byte) (PathHeader, error) {
 		optionalLine(s, "deriver", &h.Deriver),
 		optionalLine(s, "system", &h.System),
 		optionalLine(s, "ca", &h.CA),
+		{Name: "listing", Optional: true, Read: func() error {
+			text, err := s.Text()
+			if err == nil && len(text) > base64.StdEncoding.EncodedLen(MaxListing) {
+				err = s.Wrong("longer than %d bytes", MaxListing)
+			}
+			if err == nil {
+				if h.Listing, err = base64.StdEncoding.DecodeString(text); err != nil {
+					err = s.Wrong("it is not base64")
+				}
+			}
+			return err
+		}},
 		{Name: "offset", Optional: true, Read: func() (err error) { h.Offset, err = s.Integer(0, 1<<62); return }},
 		{Name: "more", Optional: true, Read: func() (err error) { h.More, err = s.Bool(); return }},
 	})

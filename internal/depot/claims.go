@@ -28,6 +28,8 @@ type claim struct {
 
 	digest hash.Hash     // of what the address hashes, as far as its bytes were seen; nil when nothing can be told
 	file   *nar.Contents // of an address that hashes one file, and not its NAR
+
+	listing *nar.Skeleton // of the NAR's bytes; nil where none pass by
 }
 
 // newClaim checks what needs no contents. A content address must be one that the store path follows
@@ -141,7 +143,16 @@ func (c *claim) tee(to ...io.Writer) io.Writer {
 	if w := c.contents(); w != nil {
 		to = append(to, w)
 	}
+	if c.listing != nil {
+		to = append(to, c.listing)
+	}
 	return io.MultiWriter(to...)
+}
+
+// listed is up with the listing of what went by.
+func (c *claim) listed(up Upload) (Upload, error) {
+	up.Listing = c.listing.Bytes()
+	return up, readListing(&up)
 }
 
 // checkContents compares the address with the bytes that went into contents.

@@ -74,8 +74,10 @@ func parseItem(s Scope, in api.PathItem) (*item, error) {
 		}
 	}
 	up := it.upload()
-	it.claim, err = newClaim(s, &up)
-	return it, err
+	if it.claim, err = newClaim(s, &up); err != nil {
+		return nil, err
+	}
+	return it, readListing(&up)
 }
 
 func (d *Depot) commit(tx *meta.Tx, s Scope, batch []*item) ([]api.PathResult, error) {
@@ -199,7 +201,7 @@ func (it *item) upload() Upload {
 	return Upload{
 		Path: it.path, NARHash: it.hash, NARSize: h.NARSize,
 		References: h.References, Upstream: h.Upstream,
-		Deriver: h.Deriver, System: h.System, CA: h.CA, Sigs: h.Sigs,
+		Deriver: h.Deriver, System: h.System, CA: h.CA, Sigs: h.Sigs, Listing: h.Listing,
 	}
 }
 
@@ -300,7 +302,7 @@ func (d *Depot) writePath(tx *meta.Tx, s Scope, up Upload, nar *meta.NAR, old *m
 	if err := tx.PutPath(p, pathRecord(&s.Cache, p, nar)); err != nil {
 		return fmt.Errorf("write path %s: %w", p.StorePath, err)
 	}
-	return nil
+	return keepListing(tx, up, nar)
 }
 
 func merge(p, old *meta.Path) {

@@ -27,6 +27,11 @@ type Upload struct {
 	CA         string
 	Sigs       []string
 	Incomplete bool // set here: some reference was not in the cache when the path came
+
+	Listing  []byte // the NAR's skeleton as zstd frames, as our client sends it; nil: none. Of a raw NAR it is made here
+	Overhead int64  // bytes of memory that whoever reads a raw NAR's body takes, beside what it takes here
+
+	buildIDs []string // of Listing
 }
 
 // IngestResult is what the stock client is told.
@@ -53,6 +58,7 @@ func (d *Depot) Ingest(ctx context.Context, s Scope, up Upload, body io.Reader, 
 	if err != nil {
 		return IngestResult{}, err
 	}
+	c.listing = d.newListing()
 	known, err := d.knownNAR(ctx, s, up)
 	if err != nil {
 		return IngestResult{}, err
@@ -95,6 +101,12 @@ func (d *Depot) deduplicate(ctx context.Context, s Scope, c *claim, nar *meta.NA
 	up := *c.up
 	if !requireProof && c.contents() != nil {
 		up.CA = "" // of bytes that were not shown; clients would believe it
+	}
+	if requireProof {
+		var err error
+		if up, err = c.listed(up); err != nil {
+			return done, err
+		}
 	}
 	up.NARSize = nar.Size // without proof the claim may be wrong; what is stored is right
 	return done, d.update(ctx, s, func(tx *meta.Tx) error { return d.link(tx, s, up, nar) })
@@ -198,7 +210,7 @@ func markIncomplete(tx *meta.Tx, s Scope, up *Upload) error {
 
 func (d *Depot) ingestNew(ctx context.Context, s Scope, c *claim, body io.Reader) (IngestResult, error) {
 	up := *c.up
-	release, err := d.acquire(ctx, uploadCost(up.NARSize, d.Cut), stockWait)
+	release, err := d.acquire(ctx, uploadCost(up.NARSize, d.Cut)+up.Overhead, stockWait)
 	if err != nil {
 		return IngestResult{}, err
 	}
@@ -226,6 +238,9 @@ func (d *Depot) ingestNew(ctx context.Context, s Scope, c *claim, body io.Reader
 		return IngestResult{}, err
 	}
 	if err := in.finish(); err != nil {
+		return IngestResult{}, err
+	}
+	if up, err = c.listed(up); err != nil {
 		return IngestResult{}, err
 	}
 	return d.commitIngested(ctx, s, up, in)

@@ -13,7 +13,7 @@ import (
 // What requests cost in bytes of memory. Each is acquired once, before it is allocated: a request that held
 // some and waited for more could wait for another one that does the same.
 const (
-	ingestCost = 5 << 20 // window, cutter, frame and copy buffers of a raw upload
+	ingestCost = 7 << 20 // window, cutter, frame, listing and copy buffers of a raw upload
 	verifyCost = 5 << 19 // a span, what it decodes to, copy buffers
 	entryCost  = 256     // a pack's entry: decoded, encoded and compressed for its row
 	chunkCost  = 512     // a raw upload's chunk: piece list, pack entry, place, span, record

@@ -15,6 +15,7 @@ const (
 	skeletonBlock = 256 << 10 // raw bytes that are compressed together
 	maxBuildIDs   = 4096
 	buildIDDir    = "lib/debug/.build-id/"
+	maxSkeleton   = 64 << 20 // raw bytes, of some 300,000 files
 )
 
 // Skeleton takes a NAR and keeps its skeleton, compressed. Writing never fails: of what is no NAR, and of
@@ -23,6 +24,7 @@ type Skeleton struct {
 	Compress func(dst, raw []byte) []byte // appends raw, at most 256 KiB, in a form of its own
 	Limit    int                          // compressed bytes
 
+	kept int // raw bytes
 	walk *Walker
 	raw  []byte
 	out  []byte
@@ -36,13 +38,14 @@ func (s *Skeleton) Write(p []byte) (int, error) {
 	if s.walk == nil {
 		s.walk = &Walker{Keep: s.keep}
 	}
-	if _, err := s.walk.Write(p); err != nil || len(s.out) > s.Limit {
+	if _, err := s.walk.Write(p); err != nil || len(s.out) > s.Limit || s.kept > maxSkeleton {
 		s.none, s.raw, s.out = true, nil, nil
 	}
 	return len(p), nil
 }
 
 func (s *Skeleton) keep(b []byte) {
+	s.kept += len(b)
 	if s.raw = append(s.raw, b...); len(s.raw) >= skeletonBlock-4096-8 {
 		s.flush()
 	}
@@ -82,7 +85,11 @@ func ReadSkeleton(r io.Reader, size uint64) (buildIDs []string, err error) {
 		}
 		return nil
 	}
-	if _, err = io.Copy(w, r); err == nil {
+	n, err := io.Copy(w, io.LimitReader(r, maxSkeleton+1))
+	if n > maxSkeleton {
+		err = formatErrorf("longer than %d bytes", maxSkeleton)
+	}
+	if err == nil {
 		err = w.Close()
 	}
 	if err == nil && w.Size() != size {

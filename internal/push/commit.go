@@ -2,6 +2,7 @@ package push
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
@@ -99,11 +100,16 @@ func (c *committer) add(ctx context.Context, it *item) error {
 	header := it.header()
 	rest, offset := it.pieces, 0
 	for {
+		header.Listing = it.listing
 		room := int(c.road.pathsBytes) - len(c.body) - headerSize(header)
 		if len(rest) > room && c.parts > 0 {
 			if err := c.flush(ctx); err != nil || c.stop {
 				return err
 			}
+			continue
+		}
+		if len(rest) > room && room < leastCommit/4 && len(it.listing) > 0 {
+			it.listing = nil // a path can do without
 			continue
 		}
 		n := min(len(rest), room)
@@ -112,6 +118,9 @@ func (c *committer) add(ctx context.Context, it *item) error {
 			return nil
 		}
 		header.Offset, header.More = int64(offset), n < len(rest)
+		if header.More {
+			header.Listing = nil // once, with the last part
+		}
 		body, err := api.AppendPath(c.body, header, rest[:n])
 		if err != nil {
 			return fmt.Errorf("commit %s: %w", it, err)
@@ -129,7 +138,7 @@ func (c *committer) add(ctx context.Context, it *item) error {
 
 // headerSize is an upper bound of what AppendPath adds to a piece list.
 func headerSize(h api.PathHeader) int {
-	n := 512 + len(h.StorePath) + len(h.Deriver) + len(h.CA)
+	n := 512 + len(h.StorePath) + len(h.Deriver) + len(h.CA) + base64.StdEncoding.EncodedLen(len(h.Listing))
 	for _, list := range [][]string{h.References, h.Upstream, h.Sigs} {
 		for _, s := range list {
 			n += len(s) + 8

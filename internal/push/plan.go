@@ -38,10 +38,11 @@ type item struct {
 	upstream []string // base names of references that upstream caches signed
 
 	// Of the scan; then read only.
-	pieces []byte   // encoded piece list
-	sizes  []uint32 // bytes of its chunks, in order
-	data   []byte   // the NAR itself, when it is small
-	held   int64    // of the memory budget
+	pieces  []byte   // encoded piece list
+	listing []byte   // what the NAR holds; nil: too much to list
+	sizes   []uint32 // bytes of its chunks, in order
+	data    []byte   // the NAR itself, when it is small
+	held    int64    // of the memory budget
 
 	track tracked // guarded by the tracker
 }

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/org/attic-action/internal/api"
 	"github.com/org/attic-action/internal/chunk"
 	"github.com/org/attic-action/internal/nar"
 	"github.com/org/attic-action/internal/nix"
@@ -111,7 +112,7 @@ func (r *run) release(it *item) {
 func (r *run) scanOne(ctx context.Context, it *item) error {
 	err := errDependency
 	if !r.track.over(it) {
-		err = it.scan(ctx, r.road.cut, func(n int) { r.progress.Scanned.Add(int64(n)) })
+		err = it.scan(ctx, r.road.cut, r.encoder.Frame, func(n int) { r.progress.Scanned.Add(int64(n)) })
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -139,9 +140,10 @@ var (
 	errContents = errors.New("the contents of the store path are not what Nix recorded")
 )
 
-// scan reads the NAR, checks it against what Nix recorded, and cuts it.
-func (it *item) scan(ctx context.Context, cut chunk.Params, read func(int)) error {
+// scan reads the NAR, checks it against what Nix recorded, cuts it, and lists what is in it.
+func (it *item) scan(ctx context.Context, cut chunk.Params, compress func(dst, raw []byte) []byte, read func(int)) error {
 	s := &scanner{ctx: ctx, it: it, left: int64(it.info.NarSize), read: read}
+	s.listing = nar.Skeleton{Compress: compress, Limit: api.MaxListing}
 	cutter := chunk.NewCutter(cut, it.hashes(), s.piece)
 	keep := it.info.NarSize <= keepBelow
 	if keep {
@@ -173,6 +175,7 @@ func (it *item) scan(ctx context.Context, cut chunk.Params, read func(int)) erro
 	if err := cutter.Close(); err != nil {
 		return fmt.Errorf("cut: %w", err)
 	}
+	it.listing = s.listing.Bytes()
 	if keep && len(it.sizes) > 0 {
 		it.data = s.data.Bytes()
 	}
@@ -199,6 +202,8 @@ type scanner struct {
 	sum    hash.Hash    // of one that is not
 	cutter *chunk.Cutter
 	read   func(int)
+
+	listing nar.Skeleton
 }
 
 func (s *scanner) Write(b []byte) (int, error) {
@@ -209,6 +214,7 @@ func (s *scanner) Write(b []byte) (int, error) {
 		return 0, errContents
 	}
 	s.read(len(b))
+	_, _ = s.listing.Write(b) // never fails
 	if s.cutter == nil {
 		return s.data.Write(b)
 	}
