@@ -16,7 +16,7 @@ const sweepRows = 2000
 func (st *stack) runner(log *slog.Logger) *chores.Runner {
 	return &chores.Runner{
 		Store: st.db, Busy: st.server.Busy, Log: log,
-		Chores: []chores.Chore{
+		Chores: append(st.verifyChores(), []chores.Chore{
 			{Name: "uses", Every: time.Minute, Step: func(ctx context.Context) (bool, error) {
 				return false, st.server.WriteUses(ctx)
 			}},
@@ -29,7 +29,7 @@ func (st *stack) runner(log *slog.Logger) *chores.Runner {
 			}},
 			// When one is due, it says itself: after so many records, or a day.
 			{Name: "checkpoint", Every: 5 * time.Minute, Step: st.keeper.Step},
-		},
+		}...),
 	}
 }
 

@@ -335,12 +335,17 @@ func (p *program) stats() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{Use: "stats [--json]", Short: "Say how much there is, and how it grows", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			checked, err := p.lastVerify(cmd.Context())
+			if err != nil {
+				return err
+			}
 			return command(p, cmd.Context(), "stats", none{}, func(out *roots.Stats) error {
 				if asJSON {
-					return printJSON(p.stdout, out)
+					return printJSON(p.stdout, statsAndVerify{out, checked})
 				}
 				var b strings.Builder
 				printStats(&b, out)
+				printLastVerify(&b, checked)
 				_, err := io.WriteString(p.stdout, b.String())
 				return err
 			})

@@ -137,6 +137,7 @@ func (p *program) listenAndServe(ctx context.Context, cfg *config.Server, log *s
 	if st.watch != nil {
 		go st.watch(ctx)
 	}
+	defer st.startVerifier(ctx)()
 	defer st.startChores(ctx, log)()
 	p.welcome(cfg, ln.Addr())
 	if p.listening != nil {

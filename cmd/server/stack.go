@@ -21,6 +21,7 @@ import (
 	"github.com/org/attic-action/internal/roots"
 	"github.com/org/attic-action/internal/server"
 	"github.com/org/attic-action/internal/trustbook"
+	"github.com/org/attic-action/internal/verify"
 )
 
 // stack is everything below HTTP, open.
@@ -39,6 +40,8 @@ type stack struct {
 	near   *near.Cache           // of a bucket
 	end    func(error)           // ends the server
 	keeper *checkpoint.Keeper
+
+	verifier *verify.Verifier
 
 	recovered time.Time // when the database was rebuilt; zero: never
 
@@ -117,6 +120,7 @@ func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *st
 	secretVerbs(st.admin, store, secrets)
 	recoverVerb(st.admin, st.db, store)
 	st.keeper = &checkpoint.Keeper{DB: st.db, Blobs: writes, Spool: dp.Spool, Log: log}
+	st.openVerifier(writes, root, secrets, log)
 	return st, mountExchange(st, cfg)
 }
 

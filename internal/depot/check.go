@@ -222,6 +222,12 @@ func (c *Check) run(ctx context.Context, p *packInfo, from, end int, out *PackRe
 			to++
 		}
 		next, err := c.part(ctx, p, from, to, out, &span, &raw, each)
+		if err != nil && ctx.Err() != nil && next > from { // asked to stop: what was read was read
+			if next < end {
+				out.Next = next
+			}
+			return nil
+		}
 		if err != nil || out.Gone != "" {
 			return err
 		}
@@ -261,7 +267,7 @@ func (c *Check) part(ctx context.Context, p *packInfo, from, to int, out *PackRe
 			return i, err
 		}
 		if err := c.read(ctx, int64(e.Size)); err != nil {
-			return i, err
+			return i + 1, err
 		}
 		if c.late() {
 			return i + 1, nil
@@ -374,7 +380,7 @@ func (c *Check) NAR(ctx context.Context, pos *NARPosition) (*NARReport, error) {
 			out.Done = len(out.Packs) > 0
 			return out, pos.keep(h)
 		}
-		if pos.Span, pos.Entry = pos.Span+1, 0; pos.Span < len(l) && c.late() {
+		if pos.Span, pos.Entry = pos.Span+1, 0; pos.Span < len(l) && (c.late() || ctx.Err() != nil) {
 			return out, pos.keep(h)
 		}
 	}

@@ -248,11 +248,15 @@ func (r *run) nars(ctx context.Context, verified bool) (done bool, err error) {
 
 // nar goes on with the present one.
 func (r *run) nar(ctx context.Context, verified bool) error {
-	id := r.NAR.NAR
+	id, before := r.NAR.NAR, *r.NAR
 	rep, err := r.check().NAR(ctx, r.NAR)
 	if err != nil {
-		r.NAR = nil
-		return r.unreadable(ctx, fmt.Sprintf("NAR %d", id), err)
+		if err = r.unreadable(ctx, fmt.Sprintf("NAR %d", id), err); err != nil {
+			*r.NAR = before // it goes on here
+		} else {
+			r.NAR = nil
+		}
+		return err
 	}
 	r.Errors = 0
 	r.Chunks += int64(rep.Chunks)
@@ -271,7 +275,7 @@ func (r *run) nar(ctx context.Context, verified bool) error {
 		return r.wrong(ctx, id, rep.Wrong)
 	case rep.Right && !verified:
 		r.Verified++
-		return r.DB.Update(ctx, func(tx *meta.Tx) error { return tx.SetVerified(id) })
+		return r.DB.Update(context.WithoutCancel(ctx), func(tx *meta.Tx) error { return tx.SetVerified(id) })
 	}
 	return nil
 }
@@ -280,7 +284,7 @@ func (r *run) nar(ctx context.Context, verified bool) error {
 func (r *run) wrong(ctx context.Context, id int64, why string) error {
 	var news bool
 	where := fmt.Sprintf("NAR %d", id)
-	err := r.DB.Update(ctx, func(tx *meta.Tx) (err error) {
+	err := r.DB.Update(context.WithoutCancel(ctx), func(tx *meta.Tx) (err error) {
 		if news, err = tx.MarkWrong(id, why); err == nil {
 			where, err = narName(tx, id)
 		}
@@ -356,8 +360,10 @@ func (r *run) pack(ctx context.Context, id int64) error {
 	}
 	rep, err := r.check().Pack(ctx, id, &r.Pos, deep || held != nil)
 	if err != nil {
-		r.After, r.Pos, r.Bad = id, depot.PackPosition{}, false
-		return r.unreadable(ctx, fmt.Sprintf("pack %d", id), err)
+		if err = r.unreadable(ctx, fmt.Sprintf("pack %d", id), err); err == nil {
+			r.After, r.Pos, r.Bad = id, depot.PackPosition{}, false
+		}
+		return err
 	}
 	r.Errors = 0
 	r.Chunks += int64(rep.Chunks)

@@ -157,7 +157,7 @@ type run struct {
 const stepTime = 1500 * time.Millisecond
 
 // Step does a part of the run that somebody asks for, with these options; anew: from the beginning. It goes on
-// with one that was broken off. The answer has a Result when it is over.
+// with one that was broken off. The answer has a Result when it is over; beside an error it has what was found.
 func (v *Verifier) Step(ctx context.Context, o Options, anew bool) (*Progress, error) {
 	return v.step(ctx, factAsked, o, anew)
 }
@@ -165,24 +165,17 @@ func (v *Verifier) Step(ctx context.Context, o Options, anew bool) (*Progress, e
 // Clock is Step for package chores: a run that reads some of the packs, and the next ones another time.
 func (v *Verifier) Clock(ctx context.Context, o Options) (more bool, err error) {
 	p, err := v.step(ctx, factClock, o, false)
-	if err != nil {
+	if p == nil {
 		return false, err
 	}
 	for _, f := range p.Findings {
 		v.log().Error("the storage has lost something", "what", f.What, "where", f.Where, "why", f.Why)
 	}
-	return p.Result == nil, nil
+	return p.Result == nil, err
 }
 
 func (v *Verifier) step(ctx context.Context, fact string, o Options, anew bool) (*Progress, error) {
-	if !v.mu.TryLock() {
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		default:
-			v.mu.Lock()
-		}
-	}
+	v.mu.Lock()
 	defer v.mu.Unlock()
 	r, resumed, err := v.load(ctx, fact, o, anew)
 	if err != nil {
@@ -191,10 +184,10 @@ func (v *Verifier) step(ctx context.Context, fact string, o Options, anew bool) 
 	p := &Progress{Stage: stages[r.Stage].name, Resumed: resumed, Of: r.Counted}
 	err = r.advance(ctx)
 	saved := r.save(ctx) // what was found is kept whatever stopped it
-	if err = errors.Join(err, saved); err != nil {
-		return nil, fmt.Errorf("verify: %w", err)
-	}
 	p.Count, p.Findings, p.Of = r.Count, r.found, r.Counted
+	if err = errors.Join(err, saved); err != nil {
+		return p, fmt.Errorf("verify: %w", err)
+	}
 	if r.Ran {
 		p.Result, p.Waiting = &r.Result, r.waiting
 	}
