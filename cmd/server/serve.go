@@ -81,23 +81,14 @@ func (p *program) serve(cmd *cobra.Command, _ []string) error {
 	p.warnOf(cfg)
 	switch p.mode {
 	case "garbage-collector":
-		return p.collectNothing(cmd.Context())
+		return p.collectBeside(cmd.Context(), cfg, log)
 	case "garbage-collector-once":
-		return errors.New("--mode garbage-collector-once: this version does not collect garbage yet; nothing was done")
+		return p.collectOnce(cmd.Context(), cfg)
 	}
 	if p.listen != "" {
 		cfg.Listen = p.listen
 	}
 	return p.listenAndServe(cmd.Context(), cfg, log)
-}
-
-// collectNothing stands in for Attic's second process. The server itself collects what
-// is to be collected, and holds the database for itself. Ending here, with whatever
-// status, would have a supervisor start it over and over.
-func (p *program) collectNothing(ctx context.Context) error {
-	fmt.Fprintln(p.stderr, "attic-server: --mode garbage-collector: there is nothing for a second process to do: this version deletes nothing. Waiting to be stopped")
-	<-ctx.Done()
-	return nil
 }
 
 func (p *program) logger() (*slog.Logger, error) {

@@ -15,6 +15,7 @@ import (
 	"github.com/org/attic-action/internal/checkpoint"
 	"github.com/org/attic-action/internal/config"
 	"github.com/org/attic-action/internal/depot"
+	"github.com/org/attic-action/internal/gc"
 	"github.com/org/attic-action/internal/issued"
 	"github.com/org/attic-action/internal/ledger"
 	"github.com/org/attic-action/internal/meta"
@@ -22,6 +23,7 @@ import (
 	"github.com/org/attic-action/internal/server"
 	"github.com/org/attic-action/internal/trustbook"
 	"github.com/org/attic-action/internal/verify"
+	"github.com/org/attic-action/internal/waiting"
 )
 
 // stack is everything below HTTP, open.
@@ -40,6 +42,9 @@ type stack struct {
 	near   *near.Cache           // of a bucket
 	end    func(error)           // ends the server
 	keeper *checkpoint.Keeper
+
+	collector    *gc.Collector
+	collectEvery time.Duration // 0: only when it is asked
 
 	verifier *verify.Verifier
 
@@ -111,7 +116,7 @@ func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *st
 		AllowedHosts: cfg.AllowedHosts, APIEndpoint: cfg.APIEndpoint, SubstituterEndpoint: cfg.SubstituterEndpoint,
 		SignedBy: signers(cfg), SoftDelete: cfg.SoftDeleteCaches, WaivePossession: !cfg.RequireProof, MaxNarInfoSize: max(cfg.MaxNarInfoSize, 1),
 		Cut: cfg.Chunking, TellShareFrom: cfg.NARSizeThreshold, Now: time.Now, Log: log,
-		Memory: inFlight, Presigner: presigner, Limits: st.memory.limits(),
+		Waiting: &waiting.Room{Spool: dp.Spool}, Memory: inFlight, Presigner: presigner, Limits: st.memory.limits(),
 		Rates: rates(cfg.Limits), Peers: cfg.Peers, Audit: st.audit.Write,
 	}
 	st.server.Roots = &roots.Keeper{DB: st.db, Retention: cfg.GC.Retention}
@@ -121,6 +126,10 @@ func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *st
 	recoverVerb(st.admin, st.db, store)
 	st.keeper = &checkpoint.Keeper{DB: st.db, Blobs: writes, Spool: dp.Spool, Log: log}
 	st.openVerifier(writes, root, secrets, log)
+	st.collectEvery = cfg.GC.Interval
+	if err := st.openCollector(ctx, cfg, writes, log); err != nil {
+		return nil, err
+	}
 	return st, mountExchange(st, cfg)
 }
 

@@ -94,12 +94,6 @@ type Compression struct {
 	Level *int64
 }
 
-// GC says when to collect garbage.
-type GC struct {
-	Interval  time.Duration // 0: never by itself
-	Retention time.Duration // of caches that have none of their own; 0: for ever
-}
-
 // JWT says how tokens are verified and signed.
 type JWT struct {
 	Issuer    string

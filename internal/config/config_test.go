@@ -91,8 +91,7 @@ func TestTypicalFile(t *testing.T) {
 	if s.OIDC.Audience != "https://cache.example.org" || len(s.OIDC.Issuers) != 1 || s.OIDC.Issuers[0].URL != trust.GitHub {
 		t.Errorf("oidc: %+v", s.OIDC)
 	}
-	if len(s.Warnings) != 2 || !strings.HasPrefix(s.Warnings[0], "server.toml:10: key chunking.nar-size-threshold: has no use") ||
-		!strings.HasPrefix(s.Warnings[1], "server.toml:16: key garbage-collection: has no use yet") {
+	if len(s.Warnings) != 1 || !strings.HasPrefix(s.Warnings[0], "server.toml:10: key chunking.nar-size-threshold: has no use") {
 		t.Errorf("warnings: %q", s.Warnings)
 	}
 }

@@ -70,11 +70,6 @@ type fileCompressed struct {
 	Level *int64  `toml:"level"`
 }
 
-type fileGC struct {
-	Interval  *string `toml:"interval"`
-	Retention *string `toml:"default-retention-period"`
-}
-
 type fileJWT struct {
 	Issuer    *string       `toml:"token-bound-issuer"`
 	Audiences []string      `toml:"token-bound-audiences"`

@@ -22,7 +22,8 @@ func (b *builder) keys(*Server) error {
 		if hint == "" && parent != "" {
 			hint = "; [" + stripIndices(parent) + "] has " + strings.Join(fields(typeOf(parent)), ", ")
 		}
-		if parent == "" || table == "trust" || table == "oidc" || table == "cache-rules" || table == "limits" || table == "audit" || spelling {
+		if parent == "" || table == "trust" || table == "oidc" || table == "cache-rules" || table == "limits" || table == "audit" ||
+			strings.HasPrefix(parent, "garbage-collection.cache") || spelling {
 			return b.wrong(k.key, "there is no such key%s", hint)
 		}
 		b.warn(k.key, "there is no such key%s; it is ignored", hint)

@@ -68,18 +68,6 @@ func (b *builder) compression(s *Server) error {
 	return nil
 }
 
-func (b *builder) gc(s *Server) (err error) {
-	f := b.file.GC
-	if f == nil {
-		f = new(fileGC)
-	}
-	if s.GC.Interval, err = b.duration("garbage-collection.interval", f.Interval, defaultInterval); err != nil {
-		return err
-	}
-	s.GC.Retention, err = b.duration("garbage-collection.default-retention-period", f.Retention, defaultRetention)
-	return err
-}
-
 func (b *builder) duration(key string, value *string, otherwise string) (time.Duration, error) {
 	if value == nil {
 		value = &otherwise

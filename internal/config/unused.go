@@ -28,9 +28,6 @@ func (b *builder) unused(s *Server) error {
 			}
 		}
 	}
-	if f.GC != nil && s.GC.Interval > 0 {
-		b.warn("garbage-collection", "has no use yet: this version deletes nothing")
-	}
 	return nil
 }
 

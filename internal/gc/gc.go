@@ -114,8 +114,8 @@ type Result struct {
 
 // Options say how a collection differs from the one by the clock.
 type Options struct {
-	Cache string // only paths of this cache go; empty: of all
-	AtOnce bool  // packs are deleted without the wait; downloads that are under way may break off
+	Cache  string // only paths of this cache go; empty: of all
+	AtOnce bool   // packs are deleted without the wait; downloads that are under way may break off
 }
 
 // run is a collection that is under way.
