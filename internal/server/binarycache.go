@@ -164,7 +164,14 @@ func shortForm(form [32]byte) string { return hex.EncodeToString(form[:8]) }
 // If-Range, so the form is in the URL: a resumed download of a form that is
 // gone is refused, for other bytes after a cut would be taken for corruption.
 func (s *Server) getNAR(w http.ResponseWriter, r *http.Request) error {
-	cacheName, hash, err := nameParam(r, "nar")
+	cacheName, err := cacheParam(r)
+	if err != nil {
+		return err
+	}
+	if handled, err := s.headWaiting(w, r, cacheName); handled || err != nil {
+		return err
+	}
+	_, hash, err := nameParam(r, "nar")
 	if err != nil {
 		return err
 	}

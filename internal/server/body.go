@@ -15,6 +15,7 @@ import (
 type gates struct {
 	uploads, packs, commits *gate
 	bodies                  *gate // bytes
+	waiting                 *gate // bytes of NARs without a narinfo
 	limits                  Limits
 }
 
@@ -24,6 +25,7 @@ func newGates(l Limits) gates {
 		packs:   newGate(int64(l.Packs), l.Patience),
 		commits: newGate(int64(l.Commits), l.Patience),
 		bodies:  newGate(l.BodyBudget, l.Patience),
+		waiting: newGate(l.Waiting, l.Patience),
 		limits:  l,
 	}
 }

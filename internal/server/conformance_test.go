@@ -91,7 +91,7 @@ func TestRoutesAreAttics(t *testing.T) {
 		{"parameter percent-encoded", "GET", "/%70ub/nix-cache-info", "", "", 200, "text/x-nix-cache-info", ""},
 		{"literal percent-encoded", "GET", "/pub/nix%2Dcache%2Dinfo", "", "", 404, jsonType, "NotFound"},
 		{"unknown in two segments", "GET", "/pub/whatever", "", "", 404, jsonType, "NotFound"},
-		{"listing is not implemented", "GET", "/pub/" + hash + ".ls", "", "", 404, jsonType, "NotFound"},
+		{"listing that is not there", "GET", "/pub/" + hash + ".ls", "", "", 404, jsonType, "NoSuchObject"},
 		{"two suffixes", "GET", "/pub/" + hash + ".narinfo.x", "", "", 404, jsonType, "NotFound"},
 		{"one segment", "GET", "/pub", "", "", 404, jsonType, "NotFound"},
 		{"slash at the end", "GET", "/pub/", "", "", 404, jsonType, "NotFound"},
@@ -99,7 +99,7 @@ func TestRoutesAreAttics(t *testing.T) {
 		{"double slash", "GET", "//nix-cache-info", "", "", 404, jsonType, "NotFound"},
 		{"dots are not cleaned", "GET", "/pub/../nix-cache-info", "", "", 404, jsonType, "NotFound"},
 		{"four segments", "GET", "/a/b/c/d", "", "", 404, jsonType, "NotFound"},
-		{"log", "GET", "/pub/log/x.drv", "", "", 404, jsonType, "NotFound"},
+		{"log of no derivation", "GET", "/pub/log/x.drv", "", "", 404, jsonType, "NoSuchObject"},
 		{"NAR by another suffix", "GET", "/pub/nar/" + hash + ".nar.xz", "", "", 404, jsonType, "NotFound"},
 		{"bare api prefix", "GET", "/_api/v1", "", "", 400, textType, ""},
 		{"api prefix, three segments", "GET", "/_api/v1/nothing", "", "", 404, jsonType, "NotFound"},
@@ -116,12 +116,13 @@ func TestRoutesAreAttics(t *testing.T) {
 func TestMethodsThatARouteLacksAre405(t *testing.T) {
 	h := newHouse(t)
 	for _, c := range []struct{ method, path, allow string }{
-		{"PUT", "/pub/" + h.nar.Path.Hash() + ".narinfo", "GET,HEAD"},
-		{"PUT", "/pub/nar/x.nar", "GET,HEAD"},
-		{"POST", "/_api/v1", "GET,HEAD"}, // two segments, whatever they are
-		{"DELETE", "/b%20d/x", "GET,HEAD"},
+		{"POST", "/pub/" + h.nar.Path.Hash() + ".narinfo", "GET,HEAD,PUT"},
+		{"DELETE", "/pub/nar/x.nar", "GET,HEAD,PUT"},
+		{"PATCH", "/pub/log/x.drv", "GET,HEAD,PUT"},
+		{"POST", "/_api/v1", "GET,HEAD,PUT"}, // two segments, whatever they are
+		{"DELETE", "/b%20d/x", "GET,HEAD,PUT"},
 		{"POST", "/", "GET,HEAD"},
-		{"OPTIONS", "/pub/nix-cache-info", "GET,HEAD"},
+		{"OPTIONS", "/pub/nix-cache-info", "GET,HEAD,PUT"},
 		{"GET", "/_api/v1/get-missing-paths", "POST"},
 		{"HEAD", "/_api/v1/upload-path", "PUT"},
 		{"PUT", "/_api/v1/cache-config/pub", "GET,HEAD,POST,PATCH,DELETE"},

@@ -99,3 +99,10 @@ func (m *meter) cutOff() {
 	m.cut = true
 	_ = m.setDeadline(past)
 }
+
+// retire makes a gate leave the request alone from now on, though it keeps its place: it is about to be over.
+func (m *meter) retire() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.cut = true
+}

@@ -53,10 +53,18 @@ func (s *Server) find(path string) (*route, []string) {
 		return s.routes.cacheInfo, seg[:1]
 	case len(seg) == 2 && seg[1] == "attic-cache-info":
 		return s.routes.atticCacheInfo, seg[:1]
+	case len(seg) == 2 && strings.HasSuffix(seg[1], ".ls"):
+		return s.routes.listing, seg
 	case len(seg) == 2: // "/_api/v1" as well: an invalid cache name
 		return s.routes.narInfo, seg
 	case len(seg) == 3 && seg[1] == "nar":
 		return s.routes.nar, []string{seg[0], seg[2]}
+	case len(seg) == 3 && seg[1] == "log":
+		return s.routes.log, []string{seg[0], seg[2]}
+	case len(seg) == 3 && seg[1] == "realisations":
+		return s.routes.realisation, []string{seg[0], seg[2]}
+	case len(seg) == 3 && seg[1] == "debuginfo":
+		return s.routes.debugInfo, []string{seg[0], seg[2]}
 	}
 	return nil, nil
 }
@@ -105,6 +113,7 @@ func (s *Server) findAPI(seg []string) (*route, []string) {
 type routes struct {
 	home, cacheInfo, narInfo, nar, atticCacheInfo *route
 	cacheConfig, missingPaths, uploadPath         *route
+	listing, log, realisation, debugInfo          *route
 	missingChunks, packs, paths, closure          *route
 	pins, pin                                     *route
 	oidcConfig, oidcToken, oidcRevoke             *route
@@ -116,9 +125,13 @@ func (s *Server) buildRoutes() routes {
 	put := func(h handler) method { return method{http.MethodPut, h} }
 	rt := routes{
 		home:           &route{"/", []method{get(s.getHome)}},
-		cacheInfo:      &route{"/{cache}/nix-cache-info", []method{get(s.getCacheInfo)}},
-		narInfo:        &route{"/{cache}/{hash}.narinfo", []method{get(s.getNarInfo)}},
-		nar:            &route{"/{cache}/nar/{hash}.nar", []method{get(s.getNAR)}},
+		cacheInfo:      &route{"/{cache}/nix-cache-info", []method{get(s.getCacheInfo), put(s.putCacheInfo)}},
+		narInfo:        &route{"/{cache}/{hash}.narinfo", []method{get(s.getNarInfo), put(s.putNarInfo)}},
+		nar:            &route{"/{cache}/nar/{hash}.nar", []method{get(s.getNAR), put(s.putNAR)}},
+		listing:        &route{"/{cache}/{hash}.ls", []method{get(s.getListing), put(s.ignored)}},
+		log:            &route{"/{cache}/log/{drv}", []method{get(s.getLog), put(s.putLog)}},
+		realisation:    &route{"/{cache}/realisations/{id}.doi", []method{get(s.getRealisation), put(s.putRealisation)}},
+		debugInfo:      &route{"/{cache}/debuginfo/{build-id}", []method{get(s.getDebugInfo), put(s.ignored)}},
 		atticCacheInfo: &route{"/{cache}/attic-cache-info", []method{get(s.getCacheConfig)}},
 		cacheConfig: &route{"/_api/v1/cache-config/{cache}", []method{
 			get(s.getCacheConfig), post(s.createCache),

@@ -49,6 +49,7 @@ import (
 	"github.com/org/attic-action/internal/roots"
 	"github.com/org/attic-action/internal/seal"
 	"github.com/org/attic-action/internal/token"
+	"github.com/org/attic-action/internal/waiting"
 )
 
 // contents is the part of a depot that a server uses.
@@ -58,6 +59,9 @@ type contents interface {
 	CommitPaths(ctx context.Context, s depot.Scope, items iter.Seq2[api.PathItem, error]) ([]api.PathResult, error)
 	Ingest(ctx context.Context, s depot.Scope, info depot.Upload, body io.Reader, requireProof bool) (depot.IngestResult, error)
 	Open(ctx context.Context, cacheID int64, hash string) (*depot.NAR, error)
+	MissingReferences(ctx context.Context, s depot.Scope, up depot.Upload) ([]string, error)
+	PutBuildLog(ctx context.Context, s depot.Scope, name string, overhead int64, body io.Reader) error
+	PutRealisation(ctx context.Context, s depot.Scope, r *api.Realisation) error
 }
 
 // Revocations knows by their jti which tokens were taken back. *issued.Register is
@@ -98,6 +102,7 @@ type Server struct {
 	TellShareFrom       int64 // bytes from which a stock upload is told how much of it was here; 0 means 64 KiB
 	Limits              Limits
 	Rates               Rates
+	Waiting             *waiting.Room     // for NARs that nix copy sends before their narinfos; nil means that it may send none
 	Memory              *budget.Bytes     // of bytes in flight; nil means no limit
 	Presigner           blob.Presigner    // sends who can reach the bucket there, for NARs that are one object; nil means nobody
 	Peers               peer.Finder       // whose address a request has
@@ -127,6 +132,7 @@ type Limits struct {
 	PathsBytes  int64         // decoded bytes of one commit, told to our clients; 16 MiB
 	Uploads     int           // upload-path requests at a time; 16
 	Packs       int           // packs at a time; 16
+	Waiting     int64         // bytes of NARs that wait for their narinfos; half of the spool's budget, or 1 GiB
 	Commits     int           // paths requests at a time; 4
 	Queue       time.Duration // how long a request waits for its turn before 503; 10 minutes, for the stock client does not come back
 	Return      time.Duration // the same for packs and commits, whose client comes back; 45 s
@@ -148,6 +154,7 @@ func (l Limits) withDefaults() Limits {
 	def(&l.Uploads, 16)
 	def(&l.Packs, 16)
 	def(&l.Commits, 4)
+	def(&l.Waiting, 1<<30)
 	def(&l.Queue, 10*time.Minute)
 	def(&l.Return, min(45*time.Second, l.Queue))
 	def(&l.Patience, 10*time.Second)
@@ -172,6 +179,9 @@ func def[T comparable](field *T, value T) {
 
 func (s *Server) init() {
 	s.once.Do(func() {
+		if s.Waiting != nil {
+			def(&s.Limits.Waiting, s.Waiting.Spool.Budget/2)
+		}
 		s.Limits = s.Limits.withDefaults()
 		def(&s.MaxNarInfoSize, 1<<20)
 		def(&s.TellShareFrom, 64<<10)

@@ -28,6 +28,7 @@ import (
 	"github.com/org/attic-action/internal/server"
 	"github.com/org/attic-action/internal/spool"
 	"github.com/org/attic-action/internal/token"
+	"github.com/org/attic-action/internal/waiting"
 )
 
 // Server is a running server. It stops with its test.
@@ -64,7 +65,7 @@ func StartIn(t testing.TB, dir string, change ...func(*server.Server)) *Server {
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	s.Depot = &depot.Depot{DB: db, Blobs: store, Cut: chunk.DefaultParams, Log: log,
 		Spool: &spool.Dir{Path: dir, Budget: 512 << 20}}
-	h := &server.Server{DB: db, Depot: s.Depot, Auth: s.Authority, Cut: chunk.DefaultParams, Log: log,
+	h := &server.Server{DB: db, Depot: s.Depot, Waiting: &waiting.Room{Spool: s.Depot.Spool}, Auth: s.Authority, Cut: chunk.DefaultParams, Log: log,
 		Root: must(seal.Load(ctx, store, [][]byte{Secret}, rand.Reader))(t)}
 	for _, f := range change {
 		f(h)
