@@ -12,7 +12,7 @@
 //	                                       Handle(mux, verb, func)
 //
 // A verb is a route: POST /trust/add with a JSON object, answered by a JSON object
-// or by {"error": …}. Whoever may open the socket may read the database's file as
+// or by {"error": …}; or, if it streams, by bytes. Whoever may open the socket may read the database's file as
 // well (mode 0600, the server's user); so errors here say everything.
 package admin
 
@@ -85,6 +85,26 @@ func Handle[In, Out any](m *Mux, name string, fn func(ctx context.Context, in In
 	}
 }
 
+// HandleStream registers a verb whose answer is bytes. What its reader fails with
+// after the first byte ends the caller's stream early, which he sees.
+func HandleStream[In any](m *Mux, name string, fn func(ctx context.Context, in In) (io.ReadCloser, error)) {
+	Handle(m, name, func(ctx context.Context, in In) (streamed, error) {
+		body, err := fn(ctx, in)
+		return streamed{body}, err
+	})
+}
+
+type streamed struct{ body io.ReadCloser }
+
+// send answers with bytes, and cuts the connection where they end early.
+func (s streamed) send(w http.ResponseWriter) {
+	defer s.body.Close()
+	w.Header().Set("Content-Type", "application/octet-stream")
+	if _, err := io.Copy(w, s.body); err != nil {
+		panic(http.ErrAbortHandler)
+	}
+}
+
 // What callers can tell apart.
 var (
 	ErrNotFound   = errors.New("there is no such thing")
@@ -142,6 +162,10 @@ func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rec.Took = now().Sub(rec.At)
 	if m.Audit != nil {
 		m.Audit(r.Context(), rec)
+	}
+	if s, ok := out.(streamed); ok {
+		s.send(w)
+		return
 	}
 	body, err := json.Marshal(out)
 	if err == nil && len(body) > maxAnswer {

@@ -1,6 +1,7 @@
 package admin_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/org/attic-action/internal/admin"
 )
@@ -238,5 +240,57 @@ func TestBodiesAreBounded(t *testing.T) {
 	resp, err := c.Get("http://admin/greet")
 	if err != nil || resp.StatusCode != http.StatusMethodNotAllowed {
 		t.Errorf("GET: got %v, %v", resp, err)
+	}
+}
+
+func TestStreamIsWholeOrAnError(t *testing.T) {
+	big := bytes.Repeat([]byte("0123456789abcdef"), 1<<17)
+	m := &admin.Mux{}
+	admin.HandleStream(m, "bytes", func(_ context.Context, in struct{ Cut bool }) (io.ReadCloser, error) {
+		if in.Cut {
+			return io.NopCloser(io.MultiReader(bytes.NewReader(big[:1<<20]), iotest.ErrReader(errors.New("damaged")))), nil
+		}
+		return io.NopCloser(bytes.NewReader(big)), nil
+	})
+	admin.HandleStream(m, "none", func(context.Context, struct{}) (io.ReadCloser, error) {
+		return nil, admin.As(admin.ErrNotFound, errors.New("there is none"))
+	})
+	socket := filepath.Join(t.TempDir(), "s")
+	ln, err := admin.Listen(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- admin.Serve(ctx, ln, m, slog.New(slog.DiscardHandler)) }()
+	defer func() { cancel(); <-done }()
+	remote, err := admin.Dial(t.Context(), socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]*admin.Client{"remote": remote, "local": admin.Local(m, 0)} {
+		for _, cut := range []bool{false, true} {
+			body, err := admin.Stream(t.Context(), c, "bytes", struct{ Cut bool }{cut})
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			got, err := io.ReadAll(body)
+			if (err != nil) != cut || !cut && !bytes.Equal(got, big) {
+				t.Errorf("%s, cut %v: %d bytes, %v", name, cut, len(got), err)
+			}
+			body.Close()
+		}
+		if _, err := admin.Stream(t.Context(), c, "none", struct{}{}); !errors.Is(err, admin.ErrNotFound) {
+			t.Errorf("%s: %v", name, err)
+		}
+		// Who has seen enough leaves, and the handler ends.
+		body, err := admin.Stream(t.Context(), c, "bytes", struct{ Cut bool }{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(body, make([]byte, 10)); err != nil {
+			t.Error(err)
+		}
+		body.Close()
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -154,7 +155,30 @@ func (s *Server) narInfo(ctx context.Context, o *object) (*nix.NarInfo, error) {
 	for _, pair := range pairs {
 		info.Sigs = append(info.Sigs, pair.Sign(fingerprint))
 	}
+	// Those that the path came with: who trusts another cache's key need not trust ours. Nix checks each.
+	for _, sig := range o.path.Sigs {
+		if !slices.Contains(info.Sigs, sig) {
+			info.Sigs = append(info.Sigs, sig)
+		}
+	}
 	return info, nil
+}
+
+// NarInfo is what the server says of a path, for commands; meta.ErrNotFound if the cache has no such path.
+func (s *Server) NarInfo(ctx context.Context, cacheName, hash string) (*nix.NarInfo, error) {
+	cache, err := s.cache(ctx, cacheName)
+	if err != nil {
+		return nil, err
+	}
+	o := &object{cache: cache}
+	err = s.DB.View(ctx, func(tx *meta.Tx) (err error) {
+		o.path, o.nar, err = tx.Path(cache.ID, hash)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s.narInfo(ctx, o)
 }
 
 // shortForm is the part of a form's hash that stands in a NAR's URL.
