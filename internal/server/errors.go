@@ -126,7 +126,7 @@ func classify(ctx context.Context, err error) *statusError {
 	case errors.Is(err, blob.ErrUnavailable):
 		return &statusError{status: http.StatusServiceUnavailable, name: "Unavailable",
 			msg: "The server's storage does not answer at present.", retryAfter: 10, cause: err}
-	case errors.Is(err, blob.ErrNotFound):
+	case errors.Is(err, blob.ErrNotFound), errors.Is(err, blob.ErrRange):
 		// Not 503: Nix would come again five times, where another cache or a build would help.
 		return &statusError{status: http.StatusNotFound, name: api.NoSuchObject,
 			msg: "Part of this path's contents is gone.", cause: err}
