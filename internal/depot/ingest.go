@@ -66,7 +66,11 @@ func (d *Depot) Ingest(ctx context.Context, s Scope, up Upload, body io.Reader, 
 	// One that was put together from chunks was never hashed, and may be anything, from whoever may push
 	// to a cache that is seen from here. With its bytes at hand, now is the time.
 	if known != nil && known.Verified {
-		return d.deduplicate(ctx, s, c, known, body, requireProof)
+		result, err := d.deduplicate(ctx, s, c, known, body, requireProof)
+		if requireProof || !errors.Is(err, meta.ErrNotFound) {
+			return result, err
+		}
+		known = nil // it was collected meanwhile; its bytes are still to come
 	}
 	result, err := d.ingestNew(ctx, s, c, body)
 	if known != nil {

@@ -76,7 +76,7 @@ func (in *ingestion) flush() error {
 			ids = append(ids, p.id)
 		}
 	}
-	missing, err := in.depot.MissingChunks(in.ctx, in.scope, ids)
+	missing, err := in.depot.missingChunks(in.ctx, in.scope, ids, true)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,12 @@ import (
 // MissingChunks tells for each chunk whether the scope does not know it. Unknown and invisible give
 // the same answer after the same look-ups (design §4); commits ask by the same function.
 func (d *Depot) MissingChunks(ctx context.Context, s Scope, ids []chunk.ID) ([]bool, error) {
+	return d.missingChunks(ctx, s, ids, false)
+}
+
+// missingChunks can count as missing, too, what lies in condemned packs: by the time of the commit those may be gone,
+// and only our own client sends again what is.
+func (d *Depot) missingChunks(ctx context.Context, s Scope, ids []chunk.ID, lasting bool) ([]bool, error) {
 	missing := make([]bool, len(ids))
 	err := d.DB.View(ctx, func(tx *meta.Tx) error {
 		if err := s.permitted(tx); err != nil { // a long upload asks here, MiB by MiB
@@ -20,10 +26,14 @@ func (d *Depot) MissingChunks(ctx context.Context, s Scope, ids []chunk.ID) ([]b
 		if err != nil {
 			return err
 		}
-		for i, p := range places {
-			missing[i] = !p.Found
+		condemned := map[int64]bool{}
+		if lasting {
+			condemned, err = tx.CondemnedPacks()
 		}
-		return nil
+		for i, p := range places {
+			missing[i] = !p.Found || condemned[p.Pack]
+		}
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("locate chunks: %w", err)

@@ -189,6 +189,10 @@ func (d *Depot) visiblePack(ctx context.Context, s Scope, p stored) (*meta.Pack,
 		return nil, fmt.Errorf("find pack: %w", err)
 	}
 	err = d.update(ctx, s, func(tx *meta.Tx) error {
+		if _, err := tx.PackKey(known.ID); errors.Is(err, meta.ErrNotFound) {
+			known = nil // it was collected meanwhile
+			return nil
+		}
 		return tx.Show(s.Cache.ID, known.ID, p.index.Entries, nil, tx.Now().Add(uncommittedLife))
 	})
 	return known, err

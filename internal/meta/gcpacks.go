@@ -50,6 +50,21 @@ func (tx *Tx) Condemned(before time.Time, limit int) (list []Doomed, err error) 
 	return list, nil
 }
 
+// CondemnedPacks is the set of them, whenever that was; nearly always it is empty.
+func (tx *Tx) CondemnedPacks() (map[int64]bool, error) {
+	packs := map[int64]bool{}
+	err := tx.each("SELECT pack_id FROM pack_states WHERE condemned IS NOT NULL", nil, func(scan func(...any) error) error {
+		var id int64
+		err := scan(&id)
+		packs[id] = true
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list condemned packs: %w", err)
+	}
+	return packs, nil
+}
+
 // CountCondemned sums up the packs that are condemned, whenever that was; next is when
 // the first of them was.
 func (tx *Tx) CountCondemned() (n, size int64, next time.Time, err error) {
