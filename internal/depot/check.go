@@ -216,6 +216,7 @@ func (c *Check) run(ctx context.Context, p *packInfo, from, end int, out *PackRe
 	if most == 0 {
 		most = checkPart
 	}
+	failed := -1 // where a read has failed, once
 	for from < end {
 		to := from + 1
 		for to < end && p.offsets[to+1]-p.offsets[from] <= most {
@@ -227,6 +228,12 @@ func (c *Check) run(ctx context.Context, p *packInfo, from, end int, out *PackRe
 				out.Next = next
 			}
 			return nil
+		}
+		if err != nil && failed != next && ctx.Err() == nil && !errors.Is(err, blob.ErrUnavailable) {
+			if err = c.pause(ctx); err == nil {
+				from, failed = next, next
+				continue
+			}
 		}
 		if err != nil || out.Gone != "" {
 			return err

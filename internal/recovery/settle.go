@@ -31,6 +31,9 @@ func (j *job) settle(ctx context.Context) error {
 	if err := j.waiting(ctx); err != nil {
 		return err
 	}
+	if err := j.hideDamaged(ctx); err != nil {
+		return err
+	}
 	return j.DB.Update(ctx, func(tx *meta.Tx) error {
 		_, _, err := tx.Prune()
 		if err == nil {
@@ -127,6 +130,14 @@ func (j *job) complete(ctx context.Context, page []meta.LaidOut) error {
 		}
 		return nil
 	})
+}
+
+// hideDamaged marks what needs packs that are in quarantine.
+func (j *job) hideDamaged(ctx context.Context) (err error) {
+	for more := true; more && err == nil; {
+		err = j.DB.Update(ctx, func(tx *meta.Tx) (err error) { more, err = tx.Spread(j.Layouts.Uses); return err })
+	}
+	return err
 }
 
 // waiting names the paths that never found what they need.

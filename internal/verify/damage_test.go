@@ -24,20 +24,20 @@ func (w *world) heal(turn int) {
 	w.clean("healed")
 }
 
-// recovered rebuilds the database from the bucket, and reads all.
-func (w *world) recovered(name string) {
+// rebuilt is the same world on a database that was made from its bucket.
+func (w *world) rebuilt(name string) *world {
 	w.t.Helper()
 	layouts := &depot.Layouts{}
-	db, err := meta.Open(w.t.Context(), filepath.Join(w.dir, name+".recovered"), meta.Options{Layouts: layouts, Rebuilt: true})
+	file := filepath.Join(w.dir, name+".recovered")
+	db, err := meta.Open(w.t.Context(), file, meta.Options{Layouts: layouts, Rebuilt: true})
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	defer func() {
-		_ = db.Close()
+	w.t.Cleanup(func() {
 		for _, suffix := range []string{"", "-wal", "-shm"} {
-			_ = os.Remove(filepath.Join(w.dir, name+".recovered"+suffix))
+			_ = os.Remove(file + suffix)
 		}
-	}()
+	})
 	res, err := (&recovery.Recovery{Blobs: w.bucket, DB: db, Layouts: layouts}).Run(w.t.Context())
 	if err != nil {
 		w.t.Fatalf("recover: %v", err)
@@ -47,12 +47,19 @@ func (w *world) recovered(name string) {
 			w.t.Errorf("lost: %s", line)
 		}
 	}
-	old := *w
-	w.db, w.depot = db, &depot.Depot{DB: db, Blobs: w.bucket, Spool: w.depot.Spool, Cut: cut}
-	if absent := w.served(); len(absent) > 0 {
+	r := *w
+	r.db, r.depot = db, &depot.Depot{DB: db, Blobs: w.bucket, Spool: w.depot.Spool, Cut: cut}
+	return &r
+}
+
+// recovered rebuilds the database from the bucket, and reads all.
+func (w *world) recovered(name string) {
+	w.t.Helper()
+	r := w.rebuilt(name)
+	defer r.close()
+	if absent := r.served(); len(absent) > 0 {
 		w.t.Errorf("after a recovery %s is absent", absent[0].path)
 	}
-	w.db, w.depot = old.db, old.depot
 }
 
 // every is how many bytes are passed over between two that are flipped: a prime, so that over the runs all

@@ -209,9 +209,6 @@ func (r *run) sampled(id int64) bool {
 
 // unverified reads the NARs that nobody has hashed.
 func (r *run) unverified(ctx context.Context) (bool, error) {
-	if r.Budget > 0 && r.Bytes >= r.Budget/2 {
-		return true, nil
-	}
 	return r.nars(ctx, false)
 }
 
@@ -226,6 +223,9 @@ func (r *run) contents(ctx context.Context) (bool, error) {
 func (r *run) nars(ctx context.Context, verified bool) (done bool, err error) {
 	for !r.late() && len(r.found) == 0 {
 		if r.NAR == nil {
+			if r.Budget > 0 && r.Spent >= r.Budget/2 { // one that was begun is read to its end
+				return true, nil
+			}
 			var ids []int64
 			err := r.DB.View(ctx, func(tx *meta.Tx) (err error) {
 				ids, err = tx.NARsToRead(r.After, verified, 1)

@@ -129,6 +129,7 @@ type state struct {
 	Errors  int                `json:"errors,omitempty"` // in a row
 	Ran     bool               `json:"ran,omitempty"`    // it is over
 	Seed    uint64             `json:"seed,omitempty"`
+	Spent   int64              `json:"spent,omitempty"` // of the budget
 	Counted int64              `json:"packs_there,omitempty"`
 }
 
@@ -281,11 +282,14 @@ func (r *run) read(ctx context.Context, n int64) error {
 }
 
 // spent says that a run with a budget has read enough.
-func (r *run) spent() bool { return r.Budget > 0 && r.Bytes >= r.Budget }
+func (r *run) spent() bool { return r.Budget > 0 && r.Spent >= r.Budget }
 
 // check reads packs and NARs.
 func (r *run) check() *depot.Check {
-	c := &depot.Check{Depot: r.Depot, Read: r.read, Late: r.late, Again: r.Again}
+	c := &depot.Check{Depot: r.Depot, Late: r.late, Again: r.Again, Read: func(ctx context.Context, n int64) error {
+		r.Spent += n
+		return r.read(ctx, n)
+	}}
 	if r.rate > 0 {
 		c.Part = max(r.rate, 1<<20) // a store ends connections on which nothing moves
 	}
