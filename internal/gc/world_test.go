@@ -18,6 +18,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/org/attic-action/internal/api"
 	"github.com/org/attic-action/internal/blob"
 	"github.com/org/attic-action/internal/blob/disk"
 	"github.com/org/attic-action/internal/chunk"
@@ -25,6 +26,7 @@ import (
 	"github.com/org/attic-action/internal/ledger"
 	"github.com/org/attic-action/internal/meta"
 	"github.com/org/attic-action/internal/nix"
+	"github.com/org/attic-action/internal/pack"
 	"github.com/org/attic-action/internal/recovery"
 	"github.com/org/attic-action/internal/spool"
 )
@@ -306,4 +308,93 @@ func (w *world) recovered() {
 		}
 		return nil
 	})
+}
+
+// Stages at which tests stop.
+const (
+	stagePaths   = 2
+	stageCondemn = 6
+)
+
+// until does the stages before one.
+func (w *world) until(stage int) *run {
+	w.t.Helper()
+	ctx, cancel := context.WithCancel(w.t.Context())
+	cancel() // a step does as little as it can
+	for w.gc.run == nil || w.gc.run.stage < stage {
+		if more, err := w.gc.Step(ctx); err != nil || !more {
+			w.t.Fatalf("%v, %v", more, err)
+		}
+	}
+	return w.gc.run
+}
+
+// finish does the rest, and what has to wait.
+func (w *world) finish() {
+	w.t.Helper()
+	for more := true; more; {
+		var err error
+		if more, err = w.gc.Step(w.t.Context()); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	w.now = w.now.Add(21 * time.Minute)
+	for more := true; more; {
+		var err error
+		if more, err = w.gc.Reap(w.t.Context()); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
+// cut cuts a word's contents as our client does, and packs the chunks.
+func (w *world) cut(word string) (list, file []byte, name [32]byte) {
+	w.t.Helper()
+	var out bytes.Buffer
+	p, enc := pack.NewWriter(&out, 0), pack.NewEncoderFor(1)
+	c := chunk.NewCutter(w.depot.Cut, nil, func(k chunk.Kind, data []byte) error {
+		if k == chunk.Literal {
+			list = chunk.AppendLiteral(list, data)
+			return nil
+		}
+		id := chunk.Sum(data)
+		list = chunk.AppendChunk(list, id)
+		return p.Add(k, id, enc.Frame(nil, data), len(data))
+	})
+	_, err := c.Write(contents(word))
+	if err = errors.Join(err, c.Close()); err != nil {
+		w.t.Fatal(err)
+	}
+	if name, _, err = p.Finish(); err != nil {
+		w.t.Fatal(err)
+	}
+	return list, out.Bytes(), name
+}
+
+// pushPack sends a word's chunks and commits nothing.
+func (w *world) pushPack(cache, word string) {
+	w.t.Helper()
+	_, file, name := w.cut(word)
+	if _, err := w.depot.PutPack(w.t.Context(), w.caches[cache], name, nil, int64(len(file)), bytes.NewReader(file)); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// commit has our client commit a path with the contents of another, whose chunks it does not send.
+func (w *world) commit(cache, contentsOf, word string) {
+	w.t.Helper()
+	if err := w.tryCommit(cache, contentsOf, word); err != nil {
+		w.t.Fatal(err)
+	}
+	w.nars[word] = contents(contentsOf)
+}
+
+func (w *world) tryCommit(cache, contentsOf, word string) error {
+	list, _, _ := w.cut(contentsOf)
+	data := contents(contentsOf)
+	header := api.PathHeader{StorePath: storePath(word).String(), NARHash: nix.Hash(sha256.Sum256(data)).String(), NARSize: uint64(len(data))}
+	_, err := w.depot.CommitPaths(w.t.Context(), w.caches[cache], func(yield func(api.PathItem, error) bool) {
+		yield(api.PathItem{Header: header, Pieces: list}, nil)
+	})
+	return err
 }
