@@ -64,7 +64,7 @@ Exit codes: 0 everything is in the cache; 1 some paths failed, or an error;
 	f := cmd.Flags()
 	f.StringVar(&o.server, "server", "", "`URL` of the server")
 	f.StringVar(&o.tokenFile, "token-file", "", "`FILE` that holds the token; - is standard input")
-	f.IntVarP(&o.jobs, "jobs", "j", 4, "uploads side by side")
+	f.IntVarP(&o.jobs, "jobs", "j", 8, "uploads side by side")
 	f.BoolVar(&o.stdin, "stdin", false, "read further paths from standard input, one a line")
 	f.BoolVar(&o.noClosure, "no-closure", false, "push the paths alone, without what they need")
 	f.BoolVar(&o.ignoreUpstream, "ignore-upstream-cache-filter", false, "push what the cache's upstreams have signed, too")

@@ -32,7 +32,7 @@ func (st *stack) shortenReads(cfg *config.Server, store blob.Store, dp *depot.De
 		_ = os.RemoveAll(st.near.Dir) // of a time with a cache; it costs nothing but its bytes
 	}
 	dp.Near, dp.Spool.MakeRoom = st.near, st.near.MakeRoom
-	if cfg.Storage.Redirect != config.RedirectAuto {
+	if cfg.Storage.Redirect == config.RedirectNever {
 		return nil, nil
 	}
 	presigner, _ := store.(blob.Presigner)

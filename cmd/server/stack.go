@@ -116,7 +116,8 @@ func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *st
 		AllowedHosts: cfg.AllowedHosts, APIEndpoint: cfg.APIEndpoint, SubstituterEndpoint: cfg.SubstituterEndpoint,
 		SignedBy: signers(cfg), SoftDelete: cfg.SoftDeleteCaches, WaivePossession: !cfg.RequireProof, MaxNarInfoSize: max(cfg.MaxNarInfoSize, 1),
 		Cut: cfg.Chunking, TellShareFrom: cfg.NARSizeThreshold, Now: time.Now, Log: log,
-		Waiting: &waiting.Room{Spool: dp.Spool}, Memory: inFlight, Presigner: presigner, Limits: st.memory.limits(),
+		Waiting: &waiting.Room{Spool: dp.Spool}, Memory: inFlight, Presigner: presigner, ReadAhead: st.near != nil && cfg.Storage.Redirect != config.RedirectAlways,
+		Limits: st.memory.limits(),
 		Rates: rates(cfg.Limits), Peers: cfg.Peers, Audit: st.audit.Write,
 	}
 	st.server.Roots = &roots.Keeper{DB: st.db, Retention: cfg.GC.Retention}

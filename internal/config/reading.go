@@ -13,8 +13,9 @@ const (
 
 // Values of storage.redirect.
 const (
-	RedirectAuto  = "auto"  // whoever can reach the bucket fetches whole packs from there
-	RedirectNever = "never" // everything comes through this server
+	RedirectAuto   = "auto"   // whoever can reach the bucket fetches whole packs from there, unless it is faster through this server
+	RedirectAlways = "always" // whoever can reach the bucket
+	RedirectNever  = "never"  // everything comes through this server
 )
 
 // CacheAuto as Storage.CacheBytes lets the server choose, by what is free on the volume.
@@ -59,8 +60,9 @@ const wantCache = "want a number of bytes from %d on, or 0 for no cache"
 func goodCache(n int64) bool { return n == 0 || n >= minCache && n <= 1<<50 }
 
 func checkRedirect(text string) error {
-	if text != RedirectAuto && text != RedirectNever {
-		return fmt.Errorf("%q: want %q or %q", text, RedirectAuto, RedirectNever)
+	switch text {
+	case RedirectAuto, RedirectAlways, RedirectNever:
+		return nil
 	}
-	return nil
+	return fmt.Errorf("%q: want %q, %q or %q", text, RedirectAuto, RedirectAlways, RedirectNever)
 }

@@ -16,6 +16,7 @@ func TestHowABucketIsRead(t *testing.T) {
 		{"", nil, RedirectAuto, CacheAuto},
 		{"redirect = \"never\"\ncache-bytes = 0\n", nil, RedirectNever, 0},
 		{"redirect = \"auto\"\ncache-bytes = 16777216\n", nil, RedirectAuto, 16 << 20},
+		{"redirect = \"always\"\ncache-bytes = 16777216\n", nil, RedirectAlways, 16 << 20},
 		{"", []string{envRedirect, "never\n", envCacheBytes, "1073741824"}, RedirectNever, 1 << 30},
 		{"redirect = \"auto\"\ncache-bytes = 0\n", []string{envRedirect, "never", envCacheBytes, "1073741824"}, RedirectAuto, 0},
 	} {
@@ -33,7 +34,7 @@ func TestHowABucketIsRead(t *testing.T) {
 		env  []string
 		want string
 	}{
-		{"redirect = \"always\"\n", nil, `server.toml:5: key storage.redirect: "always": want "auto" or "never"`},
+		{"redirect = \"sometimes\"\n", nil, `server.toml:5: key storage.redirect: "sometimes": want "auto", "always" or "never"`},
 		{"redirect = true\n", nil, "server.toml:5: key storage.redirect: want"},
 		{"cache-bytes = 1000\n", nil, "server.toml:5: key storage.cache-bytes: 1000: want a number of bytes from 16777216 on, or 0 for no cache"},
 		{"cache-bytes = -1\n", nil, "server.toml:5: key storage.cache-bytes: -1: want"},

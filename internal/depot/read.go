@@ -89,8 +89,10 @@ type narReader struct {
 	nar    *NAR
 	ctx    context.Context // of the one request that this reader serves
 	at     int64
+	ended  int64 // where the last read did
 	expect int64 // where the caller is expected to stop
 	size   int64 // of parts in memory; 0: not known yet
+	early  bool  // nobody has asked for it yet
 
 	walk   planner
 	head   stretch // of what is read now; nil: nothing
@@ -110,10 +112,7 @@ func (r *narReader) Seek(offset int64, whence int) (int64, error) {
 	if offset < 0 {
 		return 0, errors.New("seek before the NAR's first byte")
 	}
-	if offset != r.at {
-		r.at = offset
-		return offset, r.drop()
-	}
+	r.at = offset // what is under way stays: the end is looked at, and then the beginning read
 	return offset, nil
 }
 
@@ -123,6 +122,12 @@ func (r *narReader) Read(b []byte) (int, error) {
 	}
 	if r.at >= r.nar.Size {
 		return 0, io.EOF
+	}
+	if r.at != r.ended {
+		r.ended = r.at
+		if err := r.drop(); err != nil {
+			return 0, err
+		}
 	}
 	i := sort.Search(len(r.nar.starts), func(i int) bool { return r.nar.starts[i] > r.at }) - 1
 	s, skip := r.nar.layout[i], r.at-r.nar.starts[i]
@@ -137,6 +142,7 @@ func (r *narReader) Read(b []byte) (int, error) {
 		n, err = r.pack(i, skip, b)
 	}
 	r.at += int64(n)
+	r.ended = r.at
 	if n > 0 {
 		return n, nil // an error comes again with the next read
 	}

@@ -23,50 +23,87 @@ type stretch interface {
 // connection of its own: that hides both the way there and what one connection gives. How many depends on how
 // fast the client is; one that takes longer for a part than the bucket does needs none.
 const (
-	maxPart   = 4 << 20
-	minPart   = 256 << 10
-	fairPart  = 1 << 20 // what is longer than that is worth another request
-	firstSize = 2       // parts ahead, before anything is known about the client
-	maxAhead  = 4
+	maxPart  = 4 << 20
+	minPart  = 256 << 10
+	fairPart = 1 << 20 // what is longer than that is worth another request
+	maxAhead = 7       // parts; so many too before anything is known about the client
 	// maxNear is what is read through the volume at once. It takes no memory.
 	maxNear = 16 << 20
+	// A part takes what is behind it too if that is at most a slack-th of it.
+	slack = 4
 )
 
 // readAhead is what all readers of a depot share: memory for parts, of the depot's budget and at most half of it.
+// Of that, half at most is for what nobody has asked for yet.
 type readAhead struct {
 	memory *budget.Bytes // the depot's
 	share  *budget.Bytes
-	size   int64 // of a part
-	spare  sync.Pool
+	early  *budget.Bytes
+	size   int64                // of the largest parts, without slack
+	spare  [partSizes]sync.Pool // buffers for parts of size, of half of it, of a quarter
 }
+
+const partSizes = 3
 
 func newReadAhead(memory *budget.Bytes) *readAhead {
-	const most = 32 << 20
+	const most = 24 << 20
 	share := min(memory.Total()/2, most)
-	return &readAhead{memory: memory, share: budget.New(share), size: max(minPart, min(share/8, maxPart))}
+	return &readAhead{memory: memory, share: budget.New(share), early: budget.New(share / 2), size: max(minPart, min(share/8, maxPart))}
 }
 
-// take gets memory for one part if that needs no waiting.
-func (a *readAhead) take() (buf []byte, release func(), ok bool) {
-	ours, ok := a.share.TryAcquire(a.size)
-	if !ok || a.share.Total() < a.size {
+// part is how long parts are of which n bytes would do.
+func (a *readAhead) part(n int64) int64 {
+	size := a.size
+	for i := 1; i < partSizes && n <= size/2; i++ {
+		size /= 2
+	}
+	return size
+}
+
+// take gets memory for a part of n bytes if that needs no waiting.
+func (a *readAhead) take(n int64, early bool) (buf []byte, release func(), ok bool) {
+	class, size := 0, a.size+a.size/slack
+	for class+1 < partSizes && n <= size/2 {
+		class, size = class+1, size/2
+	}
+	if n > size {
 		return nil, nil, false
 	}
-	theirs, ok := a.memory.TryAcquire(a.size)
+	from := []*budget.Bytes{a.share, a.memory}
+	if early {
+		from = append(from, a.early)
+	}
+	give, ok := takeOf(from, size)
 	if !ok {
-		ours()
 		return nil, nil, false
 	}
-	spare, _ := a.spare.Get().(*[]byte)
+	spare, _ := a.spare[class].Get().(*[]byte)
 	if spare == nil {
-		b := make([]byte, a.size)
+		b := make([]byte, size)
 		spare = &b
 	}
-	return *spare, func() {
-		a.spare.Put(spare)
-		theirs()
-		ours()
+	return (*spare)[:n], func() {
+		a.spare[class].Put(spare)
+		give()
 	}, true
+}
+
+// takeOf takes n bytes of each of the budgets, or of none.
+func takeOf(from []*budget.Bytes, n int64) (give func(), ok bool) {
+	give = func() {}
+	for _, b := range from {
+		release, ok := b.TryAcquire(n)
+		if !ok || b.Total() < n { // a budget gives to one what is more than all of it
+			if ok {
+				release()
+			}
+			give()
+			return nil, false
+		}
+		before := give
+		give = func() { release(); before() }
+	}
+	return give, true
 }
 
 // queue is what a reader has under way, in order, and what it knows about its client.
@@ -92,11 +129,7 @@ func (r *narReader) next() error {
 	if len(q.list) > 0 {
 		r.head, q.list = q.list[0], q.list[1:]
 	} else {
-		p, ok := r.walk.next(r.expect, r.most)
-		if !ok {
-			return errLayout
-		}
-		head, err := r.direct(p)
+		head, err := r.first()
 		if err != nil {
 			return err
 		}
@@ -115,6 +148,21 @@ func (r *narReader) next() error {
 	return nil
 }
 
+// first is the part that comes next, when nothing is under way. With a bucket it comes by way of memory if there
+// is some, so that those behind it need not wait for its first byte.
+func (r *narReader) first() (stretch, error) {
+	if r.nar.depot.Near != nil {
+		if s := r.prefetch(); s != nil {
+			return s, nil
+		}
+	}
+	p, ok := r.walk.next(r.expect, r.most)
+	if !ok {
+		return nil, errLayout
+	}
+	return r.direct(p)
+}
+
 // adapt sets how many parts to have under way. As long as the client waits for the bucket, it takes parts as fast
 // as they come, and one more is tried; if it takes four times as long for a part as the bucket does, then reading
 // ahead is of no use to it, and the memory is of use to others.
@@ -122,7 +170,7 @@ func (q *queue) adapt(now time.Time) {
 	took := now.Sub(q.turn)
 	switch {
 	case q.turn.IsZero():
-		q.ahead = firstSize
+		q.ahead = maxAhead
 	case q.fetch == 0: // nothing is known yet
 	case took > 4*q.fetch:
 		q.ahead = 0
@@ -141,8 +189,9 @@ func (r *narReader) most(pack int64) int64 {
 	case r.nar.near(pack):
 		return maxNear
 	}
-	if r.size == 0 { // even a NAR of a few MiB comes over three connections
-		r.size = min(d.ahead.size, max(fairPart, (r.expect-r.at+2)/3))
+	if r.size == 0 { // even a NAR of a few MiB comes over several connections
+		const parts = maxAhead + 1
+		r.size = d.ahead.part(max(fairPart, (r.expect-r.at)/parts))
 	}
 	return r.size
 }
@@ -159,8 +208,8 @@ func (r *narReader) prefetch() stretch {
 		if s, err := r.direct(p); err == nil {
 			return s
 		}
-	} else if buf, release, ok := r.nar.depot.ahead.take(); ok {
-		return r.buffer(p, buf[:p.end-p.off], release)
+	} else if buf, release, ok := r.nar.depot.ahead.take(p.end-p.off, r.early); ok {
+		return r.buffer(p, buf, release)
 	}
 	r.walk = mark // it will be read, or fail, when it is its turn
 	return nil
@@ -184,16 +233,29 @@ func (r *narReader) direct(p part) (stretch, error) {
 }
 
 // near tells whether a pack is read through the volume. One that belongs to a NAR alone is not: it is large, and
-// who reads it once does not come again.
+// who reads it once does not come again. Of other NARs' own packs it is little that a NAR has in common with them,
+// and often the same little for many.
 func (n *NAR) near(pack int64) bool {
-	return n.depot.Near != nil && n.depot.Near.Keeps() && !n.packs[pack].Own
+	return n.depot.Near != nil && n.depot.Near.Keeps() && (!n.packs[pack].Own || n.takesLittle(pack))
+}
+
+func (n *NAR) takesLittle(pack int64) bool {
+	most := min(fairPart, n.packs[pack].Size/4)
+	for _, s := range n.layout {
+		if s.kind != literalSpan && s.pack == pack {
+			if most -= s.size; most < 0 {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // open opens a part where it lies.
 func (n *NAR) open(ctx context.Context, p part) (io.ReadCloser, error) {
 	file := n.packs[p.pack]
 	if n.near(p.pack) {
-		return n.depot.Near.Open(ctx, near.Object{Key: file.Key, Size: file.Size}, p.off, p.end-p.off)
+		return n.depot.Near.Open(ctx, near.Object{Key: file.Key, Size: file.Size, Sparse: file.Own}, p.off, p.end-p.off)
 	}
 	return n.depot.Blobs.Get(ctx, file.Key, p.off, p.end-p.off)
 }

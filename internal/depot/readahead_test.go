@@ -29,9 +29,9 @@ type far struct {
 	bytes   int64    // asked for
 	open    int      // bodies
 	onGet   func()
-	onRead  func(ctx context.Context) error // before each read of a body
-	mostper int                             // bytes of one read; 0: any
-	breaks  int                             // reads that a body takes before it breaks off; 0: any
+	onRead  func(ctx context.Context, off int64) error // before each read of a body that begins at off
+	mostper int                                        // bytes of one read; 0: any
+	breaks  int                                        // reads that a body takes before it breaks off; 0: any
 }
 
 func (f *far) Get(ctx context.Context, key string, off, n int64) (io.ReadCloser, error) {
@@ -50,13 +50,14 @@ func (f *far) Get(ctx context.Context, key string, off, n int64) (io.ReadCloser,
 	f.mu.Lock()
 	f.open++
 	f.mu.Unlock()
-	return &farBody{ReadCloser: r, far: f, ctx: ctx}, nil
+	return &farBody{ReadCloser: r, far: f, ctx: ctx, off: off}, nil
 }
 
 type farBody struct {
 	io.ReadCloser
 	far   *far
 	ctx   context.Context
+	off   int64
 	reads int
 }
 
@@ -64,7 +65,7 @@ var errBroken = errors.New("the connection broke")
 
 func (b *farBody) Read(p []byte) (int, error) {
 	if b.far.onRead != nil {
-		if err := b.far.onRead(b.ctx); err != nil {
+		if err := b.far.onRead(b.ctx, b.off); err != nil {
 			return 0, err
 		}
 	}
@@ -284,7 +285,7 @@ func TestBucketThatStaysBrokenIsAnError(t *testing.T) {
 		nar, data := s.ownNAR(100_000)
 		s.far.mostper = 30_000
 		reads := 0
-		s.far.onRead = func(context.Context) error {
+		s.far.onRead = func(context.Context, int64) error {
 			if reads++; reads > 2 {
 				return errBroken
 			}
@@ -325,9 +326,9 @@ func TestSeveralRangesAreUnderWayAtOnce(t *testing.T) {
 	s.parts(10_000)
 	nar, data := s.ownNAR(100_000)
 	all := make(chan struct{})
-	s.far.onRead = func(context.Context) error { <-all; return nil }
+	s.far.onRead = func(context.Context, int64) error { <-all; return nil }
 	s.far.onGet = func() {
-		if n, _, _ := s.far.state(); n == 1+firstSize {
+		if n, _, _ := s.far.state(); n == 1+maxAhead {
 			close(all) // nothing is read before so many were asked for
 		}
 	}
@@ -365,7 +366,7 @@ func TestReadAheadStaysInItsBudget(t *testing.T) {
 	if s.ahead.size != minPart || s.ahead.share.Total() != 2<<20 {
 		t.Fatalf("parts of %d bytes, %d together", s.ahead.size, s.ahead.share.Total())
 	}
-	s.far.onRead = func(context.Context) error {
+	s.far.onRead = func(context.Context, int64) error {
 		if used := s.Memory.Used(); used > 2<<20 {
 			t.Errorf("%d bytes are taken", used)
 		}
@@ -423,8 +424,8 @@ func TestClosedReaderFreesEverythingAtOnce(t *testing.T) {
 			stuck := make(chan struct{}, 100)
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			s.far.onRead = func(of context.Context) error {
-				if of == ctx { // the part that is read, as opposed to those behind it
+			s.far.onRead = func(of context.Context, off int64) error {
+				if off == 0 { // the part that is read, as opposed to those behind it
 					return nil
 				}
 				stuck <- struct{}{}
@@ -432,7 +433,6 @@ func TestClosedReaderFreesEverythingAtOnce(t *testing.T) {
 				return of.Err()
 			}
 			rd := nar.Reader(ctx, nar.Size)
-			// The head is opened, and the parts behind it, before the first byte is read.
 			if _, err := rd.Read(make([]byte, 10)); err != nil {
 				t.Fatal(err)
 			}
@@ -498,7 +498,8 @@ func TestNeighboursAreReadAtOnce(t *testing.T) {
 		"back":              {layout{at(1, 10, 5), at(1, 0, 5)}, []part{{1, 10, 15}, {1, 0, 5}}},
 		"again":             {layout{at(1, 10, 5), at(1, 10, 5)}, []part{{1, 10, 15}, {1, 10, 15}}},
 		"long":              {layout{at(1, 0, 2500<<10)}, []part{{1, 0, 1 << 20}, {1, 1 << 20, 2 << 20}, {1, 2 << 20, 2500 << 10}}},
-		"long in neighbour": {layout{at(1, 0, 5), at(1, 5, 1<<20)}, []part{{1, 0, 1 << 20}, {1, 1 << 20, 1<<20 + 5}}},
+		"long in neighbour": {layout{at(1, 0, 5), at(1, 5, 2<<20)}, []part{{1, 0, 1 << 20}, {1, 1 << 20, 2<<20 + 5}}},
+		"a little behind":   {layout{at(1, 0, 1<<20), at(1, 1<<20, 9)}, []part{{1, 0, 1<<20 + 9}}},
 	} {
 		w := planner{layout: c.l, starts: c.l.starts()}
 		var got []part
@@ -523,7 +524,7 @@ func TestReadAheadFollowsTheClient(t *testing.T) {
 		q.adapt(at)
 		return q.ahead
 	}
-	if got := step(0); got != firstSize {
+	if got := step(0); got != maxAhead {
 		t.Errorf("at first %d", got)
 	}
 	q.fetch = 150 * time.Millisecond

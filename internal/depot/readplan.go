@@ -24,7 +24,8 @@ type planner struct {
 	skip   int64 // how many of its bytes are behind
 }
 
-// next is the part that comes next, at most most(pack) bytes of what lies before the stream's offset until. Parts
+// next is the part that comes next, at most most(pack) bytes and a little of what lies
+// before the stream's offset until. Parts
 // come in the stream's order, and together they hold each byte of it that lies in a pack.
 func (w *planner) next(until int64, most func(pack int64) int64) (p part, ok bool) {
 	var limit int64
@@ -38,13 +39,19 @@ func (w *planner) next(until int64, most func(pack int64) int64) (p part, ok boo
 			continue
 		}
 		from, to := s.off+w.skip, s.off+s.size
-		switch {
-		case !ok:
+		if !ok {
 			p, ok, limit = part{s.pack, from, from}, true, from+max(most(s.pack), 1)
-		case s.pack != p.pack || from < p.end || from-p.end > maxGap || from >= limit:
+		} else if s.pack != p.pack || from < p.end || from-p.end > maxGap {
 			return p, ok
 		}
-		p.end = min(to, limit, from+left)
+		end := min(to, from+left)
+		if end > limit+(limit-p.off)/slack { // else what is behind the limit is not worth another request
+			if from >= limit {
+				return p, ok
+			}
+			end = limit
+		}
+		p.end = end
 		if p.end < to {
 			w.skip = p.end - s.off
 			return p, ok

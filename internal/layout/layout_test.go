@@ -18,7 +18,7 @@ const module = "github.com/org/attic-action/"
 
 // floors, from the ground up. Packages on one floor do not know each other.
 var floors = [][]string{
-	{"internal/nix", "internal/spool", "internal/jsonscan", "internal/audit", "internal/limit", "internal/peer", "internal/admin", "internal/budget", "internal/chores", "internal/unpack"},
+	{"internal/nix", "internal/spool", "internal/jsonscan", "internal/audit", "internal/limit", "internal/peer", "internal/admin", "internal/budget", "internal/chores", "internal/unpack", "internal/foresight"},
 	{"internal/nar", "internal/waiting", "internal/chunk", "internal/blob", "internal/closurediff"},
 	{"internal/pack", "internal/blob/disk", "internal/blob/s3", "internal/blob/near", "internal/seal", "internal/token"},
 	{"internal/ledger", "internal/api", "internal/trust", "internal/github", "internal/github/repo", "internal/github/comment", "internal/report"},

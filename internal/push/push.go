@@ -52,7 +52,7 @@ type Pusher struct {
 	Nix      Store
 	Log      *slog.Logger // nil discards
 	Progress *Progress    // nil keeps none
-	Jobs     int          // uploads side by side; zero means 4
+	Jobs     int          // uploads side by side; zero means 8
 	Workers  int          // scanning and compressing; zero means one per CPU, at most 16
 	Memory   int64        // bytes of NARs held at once; zero means 48 MiB
 	TempDir  string       // of packs on their way; empty means os.TempDir()
@@ -204,7 +204,7 @@ func (p *Pusher) progress() *Progress {
 
 func (p *Pusher) jobs() int {
 	if p.Jobs <= 0 {
-		return 4
+		return 8
 	}
 	return p.Jobs
 }

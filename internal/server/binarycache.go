@@ -118,6 +118,9 @@ func (s *Server) getNarInfo(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if s.ReadAhead {
+		s.pullers.asked(r, o.cache, o.path, s.Now())
+	}
 	send(w, http.StatusOK, "text/x-nix-narinfo", info.Format())
 	return nil
 }
@@ -216,7 +219,9 @@ func (s *Server) getNAR(w http.ResponseWriter, r *http.Request) error {
 		return &statusError{status: http.StatusPreconditionFailed, name: "PreconditionFailed",
 			msg: "This form of the NAR is gone; ask for its narinfo anew."}
 	}
-	if s.redirect(w, r, nar) {
+	p, done := s.pullers.begin(r, o.cache, hash, s.Now())
+	defer done()
+	if s.redirect(w, r, nar, p) {
 		return nil
 	}
 	h := w.Header()
@@ -226,8 +231,9 @@ func (s *Server) getNAR(w http.ResponseWriter, r *http.Request) error {
 	if strings.Contains(r.Header.Get("Range"), ",") {
 		r.Header.Del("Range") // a thousand small ranges would be a thousand reads of the bucket
 	}
-	body := nar.Reader(r.Context(), expectedEnd(r.Header.Get("Range"), nar.Size))
+	body := s.openNAR(r, o, nar)
 	defer body.Close()
+	s.lookAhead(r.Context(), o.cache.ID, p)
 	if !o.cache.Public {
 		body = s.untilRevoked(r, body)
 	}

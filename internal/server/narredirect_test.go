@@ -154,3 +154,33 @@ func TestNixThatComesBackAtOnceGetsTheBytes(t *testing.T) {
 		}
 	}
 }
+
+// `nix copy` takes one NAR after the other: a redirect gives it one connection, and we read ahead over several.
+func TestNixThatTakesFewNARsAtATimeGetsThemFromHere(t *testing.T) {
+	for _, ahead := range []bool{true, false} {
+		b := &bucket{}
+		h := &house{Server: servertest.Start(t, func(s *server.Server) { s.Presigner, s.ReadAhead = b, ahead })}
+		h.CreateCache(t, "pub", true)
+		var nars []servertest.NAR
+		for i := range 6 {
+			n := servertest.NewNAR(t, "own"+strconv.Itoa(i), random(t, 5<<20))
+			if resp, body := h.Upload(t, h.Root, "pub", n); resp.StatusCode != 200 {
+				t.Fatalf("upload: %s: %s", resp.Status, body)
+			}
+			nars = append(nars, n)
+		}
+		for _, agent := range []string{"curl/7.85.0 Nix/2.8.0", "curl/8.0"} {
+			for i, n := range nars {
+				url := "/pub/nar/" + n.Path.Hash() + ".nar"
+				resp, body := h.get(t, url, "User-Agent", agent)
+				want := 307
+				if ahead && i >= 3 && agent != "curl/8.0" {
+					want = 200
+				}
+				if resp.StatusCode != want || want == 200 && !bytes.Equal(unzstd(t, body), n.Bytes) {
+					t.Errorf("ahead %v, %s, NAR %d: got %s, want %d", ahead, agent, i, resp.Status, want)
+				}
+			}
+		}
+	}
+}

@@ -19,7 +19,7 @@ const redirectLife = 10 * time.Minute
 // redirect sends a client to the bucket, if the form that it asks for is one object there and the client can be
 // expected to reach it. The pull check has passed. What is not a plain GET of bytes is answered here: URLs are
 // signed for GET alone, and the object's ETag is not the form's.
-func (s *Server) redirect(w http.ResponseWriter, r *http.Request, nar *depot.NAR) bool {
+func (s *Server) redirect(w http.ResponseWriter, r *http.Request, nar *depot.NAR, p *puller) bool {
 	if s.Presigner == nil || r.Method != http.MethodGet {
 		return false
 	}
@@ -38,7 +38,7 @@ func (s *Server) redirect(w http.ResponseWriter, r *http.Request, nar *depot.NAR
 		return false
 	}
 	u, err := url.Parse(target)
-	if err != nil || !s.reaches(r, u) || s.redirected.again(r, key, s.Now()) {
+	if err != nil || !s.reaches(r, u) || s.ReadAhead && p.few() || s.redirected.again(r, key, s.Now()) {
 		return false
 	}
 	h := w.Header()

@@ -105,6 +105,7 @@ type Server struct {
 	Waiting             *waiting.Room     // for NARs that nix copy sends before their narinfos; nil means that it may send none
 	Memory              *budget.Bytes     // of bytes in flight; nil means no limit
 	Presigner           blob.Presigner    // sends who can reach the bucket there, for NARs that are one object; nil means nobody
+	ReadAhead           bool              // for clients that take few NARs at a time: they get them through here, the next ones before they ask
 	Peers               peer.Finder       // whose address a request has
 	Audit               func(audit.Event) // takes a record of what changes something; nil means nobody does
 	Version             string            // shown on the front page
@@ -118,6 +119,8 @@ type Server struct {
 	touched touches
 
 	redirected redirects
+	pullers    pullers
+	ahead      lookahead
 	heavy      gates
 	rates      rates
 	busy       busy

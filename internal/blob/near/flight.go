@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"time"
 )
 
 // flight is one range of the bucket on its way into a file. It belongs to no reader: whoever asked for it may
@@ -17,14 +18,35 @@ type flight struct {
 	progress chan struct{} // closed, and made anew, when a slice has come or the flight has ended
 }
 
-// How far a miss reaches: the more of a pack was asked for, the more of it will be. Slices.
+// How far a miss reaches: the more of a pack was asked for, the more of it will be. Slices. A miss soon after
+// others, in whatever packs, is part of the pull of a closure, and reaches as far as it can: a client that takes
+// one NAR after the other would wait three times for each pack.
 const (
 	firstReach  = 1 << 20 / slice
 	secondReach = 4 << 20 / slice
 	lastReach   = 16 << 20 / slice
 	// longest is what one connection fetches; what is longer is fetched by several at once.
 	longest = 4 << 20 / slice
+
+	rushAfter  = 4               // misses
+	rushWithin = 5 * time.Second // between one and the next
 )
+
+// rush counts misses that follow one another closely. Cache.mu guards it.
+type rush struct {
+	misses int
+	last   time.Time
+}
+
+// miss notes one, and tells whether it is part of a pull of many NARs.
+func (r *rush) miss(now time.Time) bool {
+	if now.Sub(r.last) > rushWithin {
+		r.misses = 0
+	}
+	r.misses++
+	r.last = now
+	return r.misses > rushAfter
+}
 
 // errStore marks errors of the volume, as opposed to the bucket's.
 type errStore struct{ error }
@@ -38,9 +60,13 @@ func (c *Cache) want(e *entry, first, last int) {
 		if !e.missing(i) {
 			continue
 		}
-		from, to := c.stretch(e, i, last)
+		rush := c.rush.miss(c.now()) && !e.object.Sparse
+		from, to := c.stretch(e, i, last, rush)
 		if !c.launch(e, from, to) && !c.launch(e, i, e.gapEnd(i, last+1)) {
 			return
+		}
+		if rush {
+			c.rest(e, from)
 		}
 	}
 }
@@ -58,9 +84,18 @@ func (e *entry) flight(i int) *flight {
 	return nil
 }
 
+// rest fetches what is missing of e before slice end, as far as a miss may reach; c.mu is held.
+func (c *Cache) rest(e *entry, end int) {
+	for i := max(0, end-lastReach); i < end; i++ {
+		if e.missing(i) && !c.launch(e, i, e.gapEnd(i, end)) {
+			return
+		}
+	}
+}
+
 // stretch is what to fetch when slice i is missing and those up to last are wanted: from a MiB's beginning on,
 // as far as nothing of it is there.
-func (c *Cache) stretch(e *entry, i, last int) (from, to int) {
+func (c *Cache) stretch(e *entry, i, last int, rush bool) (from, to int) {
 	held := 0
 	for k := range e.have {
 		if !e.missing(k) {
@@ -69,7 +104,8 @@ func (c *Cache) stretch(e *entry, i, last int) (from, to int) {
 	}
 	reach := firstReach
 	switch {
-	case held >= secondReach:
+	case e.object.Sparse:
+	case rush, held >= secondReach:
 		reach = lastReach
 	case held > 0:
 		reach = secondReach

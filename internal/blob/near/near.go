@@ -57,17 +57,20 @@ type Cache struct {
 	entries map[string]*entry // by file name
 	recent  *list.List        // of entries; the last one was not used for the longest time
 	total   int64             // bytes of all entries, with what flights are about to write
-	shunned time.Time         // until when nothing is kept, for the volume did not take it
+	rush    rush
+	shunned time.Time // until when nothing is kept, for the volume did not take it
 	closed  bool
 }
 
 // MinLimit is the least number of bytes that a cache is of use with.
 const MinLimit = 8 << 20
 
-// Object is a pack of which a part is wanted. Size is that of the whole object, in bytes.
+// Object is a pack of which a part is wanted. Size is that of the whole object, in bytes. Of a sparse one little
+// more than that part will be.
 type Object struct {
-	Key  string
-	Size int64
+	Key    string
+	Size   int64
+	Sparse bool
 }
 
 // slice is what has a checksum of its own: so much is read and hashed for the smallest NAR.

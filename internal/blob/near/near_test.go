@@ -73,7 +73,7 @@ func newHouse(t *testing.T, sizes ...int) *house {
 	for i, size := range sizes {
 		data := make([]byte, size)
 		rand.NewChaCha8([32]byte{byte(i)}).Read(data)
-		o := Object{fmt.Sprintf("packs/aa/%d", i), int64(size)}
+		o := Object{Key: fmt.Sprintf("packs/aa/%d", i), Size: int64(size)}
 		if err := h.bucket.Put(t.Context(), o.Key, blob.Bytes(data)); err != nil {
 			t.Fatal(err)
 		}
@@ -204,10 +204,10 @@ func TestRangeOutsideThePackIsRefused(t *testing.T) {
 			t.Errorf("%d bytes from %d: got %v", r[1], r[0], err)
 		}
 	}
-	if _, err := h.Open(t.Context(), Object{"packs/aa/other", 10}, 0, 10); err != nil {
+	if _, err := h.Open(t.Context(), Object{Key: "packs/aa/other", Size: 10}, 0, 10); err != nil {
 		t.Fatal(err)
 	}
-	r, err := h.Open(t.Context(), Object{"packs/aa/other", 10}, 0, 10)
+	r, err := h.Open(t.Context(), Object{Key: "packs/aa/other", Size: 10}, 0, 10)
 	if err == nil {
 		_, err = r.Read(make([]byte, 1))
 	}
