@@ -118,7 +118,7 @@ func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *st
 		Cut: cfg.Chunking, TellShareFrom: cfg.NARSizeThreshold, Now: time.Now, Log: log,
 		Waiting: &waiting.Room{Spool: dp.Spool}, Memory: inFlight, Presigner: presigner, ReadAhead: st.near != nil && cfg.Storage.Redirect != config.RedirectAlways,
 		Limits: st.memory.limits(),
-		Rates: rates(cfg.Limits), Peers: cfg.Peers, Audit: st.audit.Write,
+		Rates:  rates(cfg.Limits), Peers: cfg.Peers, Audit: st.audit.Write,
 	}
 	st.server.Roots = &roots.Keeper{DB: st.db, Retention: cfg.GC.Retention}
 	st.policies = &trustbook.Book{DB: st.db, File: cfg.Trust, Kinds: cfg.OIDC.Kinds(), Listed: cfg.OIDC.Lists, Log: log}
