@@ -33,6 +33,7 @@ func newAdmin(st *stack, cfg *config.Server) *admin.Mux {
 	lookVerbs(m, st.server.Roots, st.depot)
 	trustVerbs(m, st.policies, cfg)
 	importVerbs(m, st.db, st.depot, signers(cfg))
+	exportVerbs(m, st.server, st.server.Roots, st.depot)
 	return m
 }
 

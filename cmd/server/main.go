@@ -152,7 +152,7 @@ func (p *program) command() *cobra.Command {
 	root.AddCommand(p.pin(), p.path(), p.why(), p.delete(), p.stats())
 	root.AddCommand(p.token(), p.cache(), p.secret())
 	root.AddCommand(p.audit(), p.recover(), p.verify(), p.gc())
-	root.AddCommand(p.importPaths())
+	root.AddCommand(p.importPaths(), p.exportPaths())
 	root.AddCommand(serve, &cobra.Command{Use: "check-config", Args: noArgs, RunE: p.checkConfig,
 		Short: "Read the configuration, keys included, and stop",
 		Long: `Read the configuration, keys included, and stop. What is wrong is one line with its

@@ -24,7 +24,7 @@ var floors = [][]string{
 	{"internal/ledger", "internal/api", "internal/trust", "internal/github", "internal/github/repo", "internal/github/comment", "internal/report"},
 	{"internal/meta", "internal/oidc", "internal/nixcli", "internal/nixconf", "internal/config"},
 	{"internal/depot", "internal/exchange", "internal/client", "internal/issued", "internal/trustbook", "internal/roots", "internal/checkpoint", "internal/follow"},
-	{"internal/push", "internal/server", "internal/recovery", "internal/importer", "internal/gc/rewrite"},
+	{"internal/push", "internal/server", "internal/recovery", "internal/importer", "internal/exporter", "internal/gc/rewrite"},
 	{"internal/action", "internal/verify", "internal/gc"},
 	{"cmd/action", "cmd/server"},
 }

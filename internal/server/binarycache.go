@@ -169,6 +169,7 @@ func (s *Server) narInfo(ctx context.Context, o *object) (*nix.NarInfo, error) {
 
 // NarInfo is what the server says of a path, for commands; meta.ErrNotFound if the cache has no such path.
 func (s *Server) NarInfo(ctx context.Context, cacheName, hash string) (*nix.NarInfo, error) {
+	s.init()
 	cache, err := s.cache(ctx, cacheName)
 	if err != nil {
 		return nil, err
