@@ -26,9 +26,10 @@ test: ## all tests
 race: ## all tests, with the race detector
 	$(GO) test -race ./...
 
-soak: ## a server killed 200 times with a bucket, a bucket that is down for a minute: a quarter of an hour
+soak: ## a server killed 200 times with a bucket, a bucket that is down, every byte of one flipped: an hour
 	ATTIC_TEST_KILLS=200 ATTIC_TEST_OUTAGE=60s $(GO) test ./internal/e2e -v -count=1 -timeout 2h \
 		-run 'TestKilledServerWithABucketLosesNothing|TestPushAndPullOutliveABucketThatIsDown'
+	ATTIC_TEST_EVERY_BYTE=1 $(GO) test ./internal/verify -count=1 -timeout 2h -run TestEveryFlippedByteIsFoundAndHealed # half an hour
 
 lint: ## what the tools say: formatting, vet, staticcheck, shellcheck, actionlint, zizmor
 	@scripts/setup go=golang-go git shellcheck

@@ -31,6 +31,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/org/attic-action/internal/blob"
@@ -56,6 +57,8 @@ type Keeper struct {
 
 	ShardBytes   int64 // of a shard, about; 0 means 12 MiB
 	ShardRecords int   // of a shard, at most; 0 means no limit
+
+	mu sync.Mutex // one at a time: the clock's, or one that somebody waits for
 }
 
 const (
@@ -87,6 +90,10 @@ type run struct {
 
 // Step does a part of a checkpoint, if one is under way or due.
 func (k *Keeper) Step(ctx context.Context) (more bool, err error) {
+	if !k.mu.TryLock() {
+		return false, nil
+	}
+	defer k.mu.Unlock()
 	more, err = k.step(ctx)
 	if err != nil {
 		return false, fmt.Errorf("make checkpoint: %w", err)
@@ -96,6 +103,8 @@ func (k *Keeper) Step(ctx context.Context) (more bool, err error) {
 
 // Make makes a checkpoint now, due or not, if the log has anything.
 func (k *Keeper) Make(ctx context.Context) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	r, err := k.load(ctx)
 	if err == nil && r == nil {
 		r, err = k.begin(ctx)

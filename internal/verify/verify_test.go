@@ -4,14 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/org/attic-action/internal/api"
 	"github.com/org/attic-action/internal/blob"
 	"github.com/org/attic-action/internal/chunk"
 	"github.com/org/attic-action/internal/depot"
+	"github.com/org/attic-action/internal/gc"
+	"github.com/org/attic-action/internal/gc/rewrite"
 	"github.com/org/attic-action/internal/meta"
 )
 
@@ -387,4 +391,48 @@ func TestDamagedLiteralOfAnOwnPackIsHealed(t *testing.T) {
 	if !w.there(w.scope, own) {
 		t.Error("it is not healed")
 	}
+}
+
+// Packs are rewritten and collected while something is in quarantine: what is damaged is not copied, what waits can
+// still be healed, and once it is, the damaged pack goes and its quarantine with it.
+func TestCollectionAndRewritingLeaveHealingRight(t *testing.T) {
+	w := small(t)
+	key, _ := w.packOf(w.scope, w.things[0])
+	w.bucket.set(t, key, w.bucket.object(t, key)[:1000])
+	if res := w.run(Options{Deep: true}); res.Waiting == 0 {
+		t.Fatalf("%+v", res)
+	}
+	absent := w.served()
+	later := time.Now()
+	layouts := &depot.Layouts{}
+	collect := func() {
+		t.Helper()
+		later = later.Add(72 * time.Hour)
+		c := &gc.Collector{DB: w.db, Layouts: layouts, Blobs: w.bucket, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return later },
+			Rewrite: &rewrite.Rewriter{DB: w.db, Layouts: layouts, Blobs: w.bucket, Spool: w.depot.Spool}}
+		if _, err := c.Run(t.Context(), gc.Options{AtOnce: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	collect()
+	if got := w.served(); len(got) != len(absent) {
+		t.Fatalf("%d are absent after a collection, %d were", len(got), len(absent))
+	}
+	w.heal(0)
+	collect()
+	collect()
+	w.clean("collected")
+	if err := w.db.View(t.Context(), func(tx *meta.Tx) error {
+		left, err := tx.InQuarantine(0, 10)
+		if len(left) > 0 {
+			t.Errorf("in quarantine still: %+v", left)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if slices.Contains(w.bucket.keys(t, "packs/"), key) {
+		t.Error("the damaged pack is still there")
+	}
+	w.recovered("collected")
 }
