@@ -35,11 +35,12 @@ type (
 		NARSize     uint64          `json:"nar_size"`
 		FileSize    uint64          `json:"file_size"`
 		Verified    bool            `json:"verified"`
-		References  []string        `json:"references"` // base names
-		Upstream    []string        `json:"upstream"`   // those of them that an upstream has
-		Absent      []string        `json:"absent"`     // those that nobody has
-		Referrers   []string        `json:"referrers"`  // store paths, the first of them
-		Referring   int             `json:"referring"`  // how many there are
+		Damaged     bool            `json:"damaged,omitempty"` // it counts as absent until it is pushed again
+		References  []string        `json:"references"`        // base names
+		Upstream    []string        `json:"upstream"`          // those of them that an upstream has
+		Absent      []string        `json:"absent"`            // those that nobody has
+		Referrers   []string        `json:"referrers"`         // store paths, the first of them
+		Referring   int             `json:"referring"`         // how many there are
 		Packs       []depot.PackUse `json:"packs"`
 		Pins        []string        `json:"pins"`
 		PinsUnknown bool            `json:"pins_unknown,omitempty"`
@@ -172,7 +173,7 @@ func lookAt(c meta.Cache, l *roots.Look, packs []depot.PackUse) lookRow {
 	list := func(s []string) []string { return append([]string{}, s...) } // in JSON a list, even without any
 	return lookRow{
 		Cache: c.Name, StorePath: l.Path.StorePath, PushedBy: l.Path.CreatedBy, PushedAt: l.Path.CreatedAt, LastUsed: l.Path.LastUsed,
-		Deriver: l.Path.Deriver, NARHash: l.NAR.Hash.String(), NARSize: l.NAR.Size, FileSize: l.NAR.FileSize, Verified: l.NAR.Verified,
+		Deriver: l.Path.Deriver, NARHash: l.NAR.Hash.String(), NARSize: l.NAR.Size, FileSize: l.NAR.FileSize, Verified: l.NAR.Verified, Damaged: l.NAR.Damaged,
 		References: list(l.Path.References), Upstream: list(l.Path.Upstream), Absent: list(l.Absent),
 		Referrers: list(l.Referrers), Referring: l.Referring, Packs: packs, Pins: list(l.Pins), PinsUnknown: l.PinsUnknown, KeptUntil: l.Kept,
 	}
@@ -228,6 +229,9 @@ func printLook(w io.Writer, r lookRow) {
 		verified = "put together from chunks, not hashed as a whole"
 	}
 	line("NAR", "%s, %s", r.NARHash, verified)
+	if r.Damaged {
+		line("", "DAMAGED in the storage: absent until it is pushed again")
+	}
 	if r.Deriver != "" {
 		line("deriver", "%s", plain(r.Deriver))
 	}

@@ -68,7 +68,7 @@ func (d *Depot) uses(row []byte, each func(pack int64, first, count int)) error 
 	return nil
 }
 
-// healPage is how many NARs a step of Heal tries, in a transaction of its own each.
+// healPage is how many NARs a step of Heal tries. Those that can be healed are, in one transaction.
 const healPage = 32
 
 // Heal puts paths of damaged NARs behind an id on other copies of what they lack, where their cache has any by
@@ -76,55 +76,88 @@ const healPage = 32
 // tried, 0 after the last of all, and how many paths it healed.
 func (d *Depot) Heal(ctx context.Context, after int64) (next int64, healed int, err error) {
 	d.init()
-	var list []meta.DamagedNAR
-	err = d.DB.View(ctx, func(tx *meta.Tx) (err error) {
-		list, err = tx.DamagedNARs(after, healPage)
+	var can []int64
+	tried := 0
+	err = d.DB.View(ctx, func(tx *meta.Tx) error { // first without holding up anybody
+		list, err := tx.DamagedNARs(after, healPage)
+		for i := range list {
+			if err == nil {
+				err = ctx.Err()
+			}
+			if err != nil {
+				return err
+			}
+			var ok bool
+			if ok, err = d.healable(tx, &list[i]); ok {
+				can = append(can, list[i].ID)
+			}
+			tried, next = tried+1, list[i].ID
+		}
 		return err
 	})
-	for i := range list {
-		if err == nil {
-			err = ctx.Err()
-		}
-		if err != nil {
-			return after, healed, err
-		}
-		n := 0
-		n, err = d.heal(ctx, &list[i])
-		after, healed = list[i].ID, healed+n
+	if err != nil {
+		return after, 0, err
 	}
-	if len(list) < healPage && err == nil {
-		after = 0
+	if tried < healPage {
+		next = 0
 	}
-	return after, healed, err
+	if len(can) == 0 {
+		return next, 0, nil
+	}
+	err = d.DB.Update(ctx, func(tx *meta.Tx) error {
+		healed = 0
+		for _, id := range can {
+			n, err := d.healPaths(tx, id)
+			if err != nil {
+				return err
+			}
+			healed += n
+		}
+		return nil
+	})
+	if err != nil {
+		return after, 0, err
+	}
+	return next, healed, nil
 }
 
-// heal tries one NAR, first without holding up anybody.
-func (d *Depot) heal(ctx context.Context, n *meta.DamagedNAR) (healed int, err error) {
-	can := false
-	err = d.DB.View(ctx, func(tx *meta.Tx) error {
-		l, err := d.layout(n.Layout)
-		if err != nil {
-			return nil
-		}
-		caches, err := tx.PathsOf(n.ID)
-		for cache := range caches {
-			if err == nil && !can {
-				var instead *meta.NAR
-				var mended *assembly
-				instead, mended, err = d.substitute(tx, cache, n, l)
-				can = instead != nil || mended != nil
-			}
-		}
-		return err
-	})
-	if err != nil || !can {
-		return 0, err
+// healable says whether some path of a NAR can be healed.
+func (d *Depot) healable(tx *meta.Tx, n *meta.DamagedNAR) (bool, error) {
+	l, err := d.layout(n.Layout)
+	if err != nil {
+		return false, nil
 	}
-	err = d.DB.Update(ctx, func(tx *meta.Tx) (err error) {
-		healed, err = d.healPaths(tx, n.ID)
-		return err
-	})
-	return healed, err
+	if whole, err := d.released(tx, n, l); whole || err != nil {
+		return whole, err
+	}
+	caches, err := tx.PathsOf(n.ID)
+	for cache := range caches {
+		if err != nil {
+			break
+		}
+		var instead *meta.NAR
+		var mended *assembly
+		if instead, mended, err = d.substitute(tx, cache, n, l); instead != nil || mended != nil {
+			return true, err
+		}
+	}
+	return false, err
+}
+
+// released says whether nothing that a NAR needs is in quarantine any more.
+func (d *Depot) released(tx *meta.Tx, n *meta.DamagedNAR, l layout) (bool, error) {
+	if n.Wrong {
+		return false, nil
+	}
+	for _, s := range l {
+		if s.kind == literalSpan {
+			continue
+		}
+		if q, err := tx.Quarantined(s.pack); err != nil || s.kind == trailerSpan && q != nil || q.Overlaps(s.first, s.count) {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // healPaths does it, from what the database says now.
@@ -141,6 +174,16 @@ func (d *Depot) healPaths(tx *meta.Tx, id int64) (healed int, err error) {
 	caches, err := tx.PathsOf(id)
 	if err != nil {
 		return 0, err
+	}
+	whole, err := d.released(tx, n, l)
+	if err != nil {
+		return 0, err
+	}
+	if whole {
+		for _, hashes := range caches {
+			healed += len(hashes)
+		}
+		return healed, tx.Undamage(id)
 	}
 	all, err := tx.Caches()
 	for i := range all { // those that are live

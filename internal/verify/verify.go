@@ -151,6 +151,7 @@ type run struct {
 	until   time.Time
 	taken   int64 // bytes of this step
 	found   []Finding
+	right   []int64 // NARs that are verified now; noted with how far it is, for each record is a request
 	waiting []meta.WaitingPath
 }
 
@@ -227,6 +228,11 @@ func (r *run) save(ctx context.Context) error {
 	}
 	// What was done is noted even if somebody has asked to stop.
 	return r.DB.Update(context.WithoutCancel(ctx), func(tx *meta.Tx) error {
+		for _, id := range r.right {
+			if err := tx.SetVerified(id); err != nil && !errors.Is(err, meta.ErrNotFound) {
+				return err
+			}
+		}
 		if err := tx.SetFact(r.fact, text); err != nil || !r.Ran {
 			return err
 		}
