@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/org/attic-action/internal/api"
 	"github.com/org/attic-action/internal/audit"
@@ -29,9 +28,6 @@ import (
 // be read is of a path, in 32. So the two cannot be confused.
 
 const (
-	// outOfOrder is how long a narinfo waits for its NAR and for its references. Nix sends both before.
-	outOfOrder = 10 * time.Second
-
 	// A NAR may unfold to unfoldFree bytes, or unfoldMost times its own. Beyond, it is sooner a bomb than a store
 	// path; the size that its narinfo claims is the tighter bound, but a lie costs nothing.
 	unfoldFree = 16 << 30
@@ -254,7 +250,7 @@ func uploadOf(info *nix.NarInfo) depot.Upload {
 // takeNAR stores the path with the NAR that waits for it. A path that is here with this NAR needs no other:
 // the answer to the same narinfo may have been lost.
 func (s *Server) takeNAR(ctx context.Context, scope depot.Scope, up depot.Upload, key waiting.Key, f narFile) error {
-	within, cancel := context.WithTimeout(ctx, outOfOrder)
+	within, cancel := context.WithTimeout(ctx, s.Limits.Early)
 	defer cancel()
 	if err := s.awaitReferences(within, ctx, scope, up); err != nil {
 		return err
@@ -276,7 +272,7 @@ func (s *Server) takeNAR(ctx context.Context, scope depot.Scope, up depot.Upload
 		return requestError("nar: %v", err)
 	}
 	defer z.Close()
-	_, err = s.Depot.Ingest(ctx, scope, up, &unfolded{r: z, most: max(unfoldFree, unfoldMost*nar.Size())}, true)
+	_, err = s.Depot.Ingest(ctx, scope, up, &unfolded{r: z, size: int64(up.NARSize), most: max(unfoldFree, unfoldMost*nar.Size())}, true)
 	used = err == nil
 	return err
 }
@@ -334,14 +330,26 @@ func (s *Server) hasNAR(ctx context.Context, scope depot.Scope, up depot.Upload)
 	return here, err
 }
 
-// unfolded is what a decoder makes of a file: not more than there may be, and its faults are the client's.
+// unfolded is what a decoder makes of a file: as much as was claimed and not more than there may be. Its
+// faults are the client's.
 type unfolded struct {
 	r    io.Reader
-	most int64
+	size int64 // bytes that were claimed, and are still to come
+	most int64 // bytes that there may be yet
 }
 
 func (u *unfolded) Read(p []byte) (int, error) {
 	n, err := u.r.Read(p)
+	u.size -= int64(n)
+	if u.size == 0 && err == nil { // who reads stops here, and would not see that it goes on
+		var more [1]byte
+		var m int
+		m, err = io.ReadFull(u.r, more[:])
+		u.size -= int64(m)
+	}
+	if u.size < 0 {
+		return n, requestError("the NAR is longer than its narinfo says")
+	}
 	if u.most -= int64(n); u.most < 0 {
 		return n, requestError("the NAR unfolds to more than %d times its size; attic-action push sends it", unfoldMost)
 	}

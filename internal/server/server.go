@@ -136,6 +136,7 @@ type Limits struct {
 	Uploads     int           // upload-path requests at a time; 16
 	Packs       int           // packs at a time; 16
 	Waiting     int64         // bytes of NARs that wait for their narinfos; half of the spool's budget, or 1 GiB
+	Early       time.Duration // how long a narinfo waits for its NAR and its references, which Nix sends before; 10 s
 	Commits     int           // paths requests at a time; 4
 	Queue       time.Duration // how long a request waits for its turn before 503; 10 minutes, for the stock client does not come back
 	Return      time.Duration // the same for packs and commits, whose client comes back; 45 s
@@ -158,6 +159,7 @@ func (l Limits) withDefaults() Limits {
 	def(&l.Packs, 16)
 	def(&l.Commits, 4)
 	def(&l.Waiting, 1<<30)
+	def(&l.Early, 10*time.Second)
 	def(&l.Queue, 10*time.Minute)
 	def(&l.Return, min(45*time.Second, l.Queue))
 	def(&l.Patience, 10*time.Second)
