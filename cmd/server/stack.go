@@ -120,7 +120,7 @@ func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *st
 		Limits: st.memory.limits(),
 		Rates:  rates(cfg.Limits), Peers: cfg.Peers, Audit: st.audit.Write,
 	}
-	st.server.Roots = &roots.Keeper{DB: st.db, Retention: cfg.GC.Retention}
+	st.server.Roots = &roots.Keeper{DB: st.db, Retention: cfg.GC.Retention, Keep: cfg.Pins.Keep}
 	st.policies = &trustbook.Book{DB: st.db, File: cfg.Trust, Kinds: cfg.OIDC.Kinds(), Listed: cfg.OIDC.Lists, Log: log}
 	st.admin = newAdmin(st, cfg)
 	secretVerbs(st.admin, store, secrets)

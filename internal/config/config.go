@@ -51,6 +51,7 @@ type Server struct {
 	Limits              Limits
 	Audit               Audit
 	CacheRules          []CacheRule
+	Pins                PinRules
 	Warnings            []string // one line each
 }
 

@@ -31,6 +31,7 @@ type file struct {
 	OIDC                *fileOIDC       `toml:"oidc"`
 	Trust               []trust.Policy  `toml:"trust"`
 	Rules               []fileRule      `toml:"cache-rules"`
+	Pins                []filePin       `toml:"pins"`
 	TrustedProxies      []string        `toml:"trusted-proxies"`
 	Limits              *fileLimits     `toml:"limits"`
 	Audit               *fileAudit      `toml:"audit"`

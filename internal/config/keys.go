@@ -22,7 +22,7 @@ func (b *builder) keys(*Server) error {
 		if hint == "" && parent != "" {
 			hint = "; [" + stripIndices(parent) + "] has " + strings.Join(fields(typeOf(parent)), ", ")
 		}
-		if parent == "" || table == "trust" || table == "oidc" || table == "cache-rules" || table == "limits" || table == "audit" ||
+		if parent == "" || table == "trust" || table == "oidc" || table == "cache-rules" || table == "limits" || table == "audit" || table == "pins" ||
 			strings.HasPrefix(parent, "garbage-collection.cache") || spelling {
 			return b.wrong(k.key, "there is no such key%s", hint)
 		}

@@ -15,7 +15,7 @@ import (
 type PinRequest struct {
 	Name     string
 	Path     nix.StorePath
-	Keep     int           // revisions; 0: as many as so far, or the default
+	Keep     int           // revisions; 0: as Keeper.Keep says
 	Life     time.Duration // of the pin, from now; 0: for ever
 	Upstream []string      // base names of references that the cache's upstreams have
 	By       string        // who pins, if not the asker's token
@@ -36,6 +36,9 @@ func (e *IncompleteError) Error() string {
 func (k *Keeper) Pin(ctx context.Context, a Asker, in PinRequest) (*meta.Pin, error) {
 	if err := meta.ValidPinName(in.Name); err != nil {
 		return nil, refuse("pin %q: %v", in.Name, err)
+	}
+	if in.Keep == 0 && k.Keep != nil {
+		in.Keep = k.Keep(in.Name)
 	}
 	if in.Keep < 0 || in.Keep > meta.MaxKeep {
 		return nil, refuse("keep: a pin keeps 1 to %d revisions", meta.MaxKeep)

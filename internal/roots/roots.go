@@ -33,6 +33,9 @@ import (
 type Keeper struct {
 	DB        *meta.DB
 	Retention time.Duration // of caches that have none of their own; 0: for ever
+	// Keep is how many revisions a pin of a name keeps whose setter does not say; 0: as many as before, or
+	// the default. nil says 0 of all.
+	Keep func(name string) int
 
 	walks, looks turn
 }

@@ -309,6 +309,24 @@ func TestPinNeedsAWholeClosure(t *testing.T) {
 	}
 }
 
+func TestPinKeepsAsManyAsItsNameSaysUnlessItsSetterDoes(t *testing.T) {
+	h := newHouse(t)
+	h.put(h.a, "web")
+	h.Keep = func(name string) int { return map[string]int{"ten": 10}[name] }
+	for _, c := range []struct {
+		name       string
+		keep, want int
+	}{{"ten", 0, 10}, {"ten", 3, 3}, {"ten", 0, 10}, {"other", 0, meta.DefaultKeep}, {"other", 2, 2}, {"other", 0, 2}} {
+		if err := h.pin(h.a, c.name, "web", func(in *PinRequest) { in.Keep = c.keep }); err != nil {
+			t.Fatal(err)
+		}
+		pin, err := h.PinNamed(t.Context(), h.a.Cache.ID, c.name)
+		if err != nil || pin.Keep != c.want {
+			t.Errorf("%s, asked for %d: %+v, %v, want %d", c.name, c.keep, pin, err, c.want)
+		}
+	}
+}
+
 func TestPinSaysWhichPoliciesGrantedIt(t *testing.T) {
 	h := newHouse(t)
 	h.put(h.a, "web")

@@ -1,6 +1,9 @@
 package trust
 
-import "strings"
+import (
+	"errors"
+	"strings"
+)
 
 // MayPin reports whether one of the patterns of a token or policy allows the name of
 // a pin: all of it, from its first byte to its last. * stops at '/' and ** does not;
@@ -16,4 +19,24 @@ func MayPin(patterns []string, name string) bool {
 		}
 	}
 	return false
+}
+
+// CheckPinPattern says what is wrong with a pattern of pin names, as the end of a sentence that begins with it. Unlike
+// one that grants a right, it may be for all names.
+func CheckPinPattern(pattern string) error {
+	rest := strings.TrimLeft(pattern, "*")
+	if len(rest) < len(pattern) {
+		rest = strings.TrimPrefix(rest, "/")
+	}
+	text := checkPin(rest)
+	if pattern == "*" || pattern == "**" {
+		text = ""
+	}
+	if text != "" {
+		return errors.New(text)
+	}
+	if strings.Contains(pattern, "*") {
+		return checkGlob(pattern)
+	}
+	return nil
 }
