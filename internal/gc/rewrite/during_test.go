@@ -14,6 +14,7 @@ import (
 	"github.com/org/attic-action/internal/blob"
 	"github.com/org/attic-action/internal/blob/s3"
 	"github.com/org/attic-action/internal/blob/s3test"
+	"github.com/org/attic-action/internal/chunk"
 	"github.com/org/attic-action/internal/ledger"
 	"github.com/org/attic-action/internal/meta"
 )
@@ -58,6 +59,37 @@ func TestCommitAgainstAPackThatIsRewritten(t *testing.T) {
 	w.recovered("again.db")
 	w.served()
 	w.findsItsOwn()
+}
+
+// What was the only NAR in its own packs comes back while what others have of it is copied. It is one file again, and
+// served as one.
+func TestNARThatComesToNeedAPackAsAFile(t *testing.T) {
+	for _, heavy := range []int{0, 1} {
+		w, d := newWorld(t), dice(28)
+		w.rewrite.heavy = heavy
+		w.depot.Cut = chunk.Params{Min: 32 << 10, Avg: 128 << 10, Max: 512 << 10}
+		whole, hash := text(d, 4<<20), hashOf(d)
+		w.ingest("a", hash, whole)
+		w.ingest("a", hashOf(d), whole[:1<<20])
+		w.drop("a", hash)
+		w.store.after = func() { w.ingest("a", hash, whole) }
+		if res := w.run(); res.Packs != 1 || w.store.after != nil {
+			t.Fatalf("the run did %+v", res)
+		}
+		w.served()
+		w.collect()
+		w.served()
+		w.findsItsOwn()
+		n, err := w.depot.Open(context.Background(), w.caches["a"].Cache.ID, hash)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := n.Object(); !ok {
+			t.Error("the NAR is not served as a file")
+		}
+		w.recovered("again.db")
+		w.served()
+	}
 }
 
 // Who began to read before the rewrite goes on in the old pack, and who comes back with a range after it gets the

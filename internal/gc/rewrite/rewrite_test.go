@@ -39,6 +39,10 @@ func TestSparsePackIsRewritten(t *testing.T) {
 	}
 	w.served()
 	w.sameViews(views)
+	for _, thing := range w.paths["a"] {
+		w.ingest("a", hashOf(d), thing.data) // put together from the new pack
+		break
+	}
 	w.collect()
 	w.served()
 	w.findsItsOwn()

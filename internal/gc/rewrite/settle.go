@@ -71,25 +71,30 @@ func (r *Rewriter) settle(ctx context.Context, c *copying, row *meta.Pack, ix *p
 		ops = append(ops, op{len(p.entry), func(tx *meta.Tx) error { return r.moved(tx, p, move, tx.ShowMoved) }})
 	}
 	nars := len(c.group.nars)
-	ops = append(ops, r.moveNARs(c.group.nars, move)...)
+	for _, id := range c.group.nars {
+		ops = append(ops, op{narWeight, func(tx *meta.Tx) error { return r.moveNAR(tx, id, move) }})
+	}
 	for _, p := range c.done {
-		ops = append(ops, op{len(p.entry), func(tx *meta.Tx) error {
-			// A NAR that came this moment may need the old pack as a file, and must not be left with a pack that
-			// its cache does not see.
-			if _, err := r.run.users.read(tx); err != nil || p.source.Whole {
-				return err
+		ops = append(ops, op{len(p.entry), func(tx *meta.Tx) (err error) {
+			// No NAR may be left in a pack that its cache does not see: those that came this moment are moved
+			// first, and where one needs the old pack as a file, all that is in it can be found there still.
+			for read := false; !read; {
+				if read, err = r.run.users.read(tx); err != nil {
+					return err
+				}
+			}
+			for ; nars < len(c.group.nars); nars++ {
+				if err := r.moveNAR(tx, c.group.nars[nars], move); err != nil {
+					return err
+				}
+			}
+			if p.source.Whole {
+				return nil
 			}
 			return r.moved(tx, p, move, tx.HideMoved)
 		}})
 	}
-	if err := r.do(ctx, ops); err != nil {
-		return err
-	}
-	// From here on nothing new is put together from what was moved. What was, in the meantime, comes after.
-	if err := r.run.users.late(ctx); err != nil {
-		return err
-	}
-	return r.do(ctx, r.moveNARs(c.group.nars[nars:], move))
+	return r.do(ctx, ops)
 }
 
 // moved reads the old pack's index again: all of them at once would be too much to hold.
@@ -107,24 +112,19 @@ func (r *Rewriter) moved(tx *meta.Tx, p *copied, move *depot.Move, do func(*meta
 	return do(&meta.Moved{From: p.id, To: move.To, Old: old, New: move.Index.Entries, Entry: p.entry})
 }
 
-// moveNARs moves each NAR as its layout is then, whatever it was when it was found to need a pack.
-func (r *Rewriter) moveNARs(nars []int64, move *depot.Move) (ops []op) {
-	for _, id := range nars {
-		ops = append(ops, op{narWeight, func(tx *meta.Tx) error {
-			err := tx.MoveNAR(id, move.To, func(layout []byte) ([]byte, []ledger.Span, error) {
-				row, spans, err := r.Layouts.Move(tx, layout, move)
-				if row != nil {
-					r.run.result.NARs++
-				}
-				return row, spans, err
-			})
-			if errors.Is(err, meta.ErrNotFound) {
-				return nil // it was collected
-			}
-			return err
-		}})
+// moveNAR moves a NAR as its layout is then, whatever it was when it was found to need a pack.
+func (r *Rewriter) moveNAR(tx *meta.Tx, id int64, move *depot.Move) error {
+	err := tx.MoveNAR(id, move.To, func(layout []byte) ([]byte, []ledger.Span, error) {
+		row, spans, err := r.Layouts.Move(tx, layout, move)
+		if row != nil {
+			r.run.result.NARs++
+		}
+		return row, spans, err
+	})
+	if errors.Is(err, meta.ErrNotFound) {
+		return nil // it was collected
 	}
-	return ops
+	return err
 }
 
 func (r *Rewriter) do(ctx context.Context, ops []op) error {

@@ -46,7 +46,7 @@ func (u *users) step(ctx context.Context) (done bool, err error) {
 	return u.done, nil
 }
 
-// late reads what has come since: while a pack was copied, or moved.
+// late reads what has come since, while a pack was copied.
 func (u *users) late(ctx context.Context) error {
 	for {
 		if done, err := u.page(ctx); err != nil || done {
