@@ -118,7 +118,7 @@ func (g *graph) read(tx *meta.Tx) (done bool, err error) {
 	if read > 0 {
 		g.last = last
 	}
-	return read < pathPage, nil
+	return read < pathPage, tx.Shrink()
 }
 
 func (g *graph) put(k meta.Kept) error {

@@ -41,7 +41,6 @@ type marks struct {
 	g    *graph
 	why  []reason
 	root []uint32          // through which path it stays: one that is pinned, or the one that was used last
-	eff  []uint32          // when it, or what needs it, was last used; seconds since 1970
 	pins map[uint32]string // of paths that are pinned themselves, the name of one pin
 }
 
@@ -75,7 +74,7 @@ func ago(now time.Time, d time.Duration) uint32 {
 
 // mark decides about every path.
 func mark(ctx context.Context, g *graph, w *criteria, pins map[uint32]string) (*marks, error) {
-	m := &marks{g: g, why: make([]reason, g.len()), root: make([]uint32, g.len()), eff: make([]uint32, g.len()), pins: pins}
+	m := &marks{g: g, why: make([]reason, g.len()), root: make([]uint32, g.len()), pins: pins}
 	order := m.byUse()
 	m.spread(order)
 	seen := g.bits()
@@ -96,7 +95,7 @@ func mark(ctx context.Context, g *graph, w *criteria, pins map[uint32]string) (*
 		case m.why[id] == pinned:
 		case cutoffs[c] == 0:
 			m.why[id] = forever
-		case m.eff[id] >= cutoffs[c]:
+		case m.lastUse(uint32(id)) >= cutoffs[c]:
 			m.why[id] = used
 		}
 	}
@@ -135,7 +134,7 @@ func (m *marks) spread(order []uint32) {
 	seen := m.g.bits()
 	var queue []uint32
 	for _, from := range order {
-		queue = m.g.reach(seen, queue, from, func(id uint32) { m.eff[id], m.root[id] = m.g.used[from], from })
+		queue = m.g.reach(seen, queue, from, func(id uint32) { m.root[id] = from })
 	}
 }
 
@@ -179,7 +178,7 @@ func (m *marks) keepLast(order []uint32, w *criteria) {
 		left[m.g.cache[from]]--
 		queue = m.g.reach(seen, queue, from, func(id uint32) {
 			if m.why[id] == dead {
-				m.why[id], m.root[id] = lastOnes, from
+				m.why[id] = lastOnes
 			}
 		})
 	}
@@ -195,14 +194,14 @@ func (m *marks) quota(c uint16, most uint64, newest uint32) {
 			continue
 		}
 		total += m.g.size[id]
-		if m.why[id] != pinned && m.eff[id] < newest {
+		if m.why[id] != pinned && m.lastUse(uint32(id)) < newest {
 			ids = append(ids, uint32(id))
 		}
 	}
-	slices.SortFunc(ids, func(a, b uint32) int { return cmp.Compare(m.eff[a], m.eff[b]) })
+	slices.SortFunc(ids, func(a, b uint32) int { return cmp.Compare(m.lastUse(a), m.lastUse(b)) })
 	for len(ids) > 0 && total > most {
 		n := 1
-		for n < len(ids) && m.eff[ids[n]] == m.eff[ids[0]] {
+		for n < len(ids) && m.lastUse(ids[n]) == m.lastUse(ids[0]) {
 			n++
 		}
 		for _, id := range ids[:n] {
@@ -212,6 +211,9 @@ func (m *marks) quota(c uint16, most uint64, newest uint32) {
 		ids = ids[n:]
 	}
 }
+
+// lastUse is when a path, or anything that needs it, was last used; of what no pin holds.
+func (m *marks) lastUse(id uint32) uint32 { return m.g.used[m.root[id]] }
 
 // stays tells whether a path is there and kept.
 func (m *marks) stays(id uint32) bool {

@@ -208,40 +208,44 @@ func days(d time.Duration) string {
 	return d.String()
 }
 
-// largest sums up by what keeps it.
+// largest sums up by what keeps it. What stays is sorted for it: a map could have as many entries as there are paths.
 func (c *Collector) largest(ctx context.Context, m *marks) ([]Held, error) {
+	ids := make([]uint32, 0, m.g.len())
+	for i := range m.why {
+		if m.stays(uint32(i)) {
+			ids = append(ids, uint32(i))
+		}
+	}
+	slices.SortFunc(ids, func(a, b uint32) int { return cmp.Or(cmp.Compare(m.root[a], m.root[b]), cmp.Compare(m.why[a], m.why[b])) })
 	type sum struct {
+		first uint32
 		paths int
 		size  int64
 	}
-	type key struct {
-		root uint32
-		why  reason
-	}
-	sums := map[key]sum{}
-	for i := range m.why {
-		if id := uint32(i); m.stays(id) {
-			k := key{m.root[id], m.why[id]}
-			s := sums[k]
-			sums[k] = sum{s.paths + 1, s.size + int64(m.g.size[id])}
+	var most []sum
+	for len(ids) > 0 {
+		s := sum{first: ids[0]}
+		for s.paths < len(ids) && m.root[ids[s.paths]] == m.root[s.first] && m.why[ids[s.paths]] == m.why[s.first] {
+			s.size += int64(m.g.size[ids[s.paths]])
+			s.paths++
+		}
+		ids = ids[s.paths:]
+		at, _ := slices.BinarySearchFunc(most, s, func(a, b sum) int { return cmp.Compare(b.size, a.size) })
+		if at < mostHeld {
+			most = slices.Insert(most, at, s)
+			most = most[:min(len(most), mostHeld)]
 		}
 	}
-	keys := make([]key, 0, len(sums))
-	for k := range sums {
-		keys = append(keys, k)
-	}
-	slices.SortFunc(keys, func(a, b key) int {
-		return cmp.Or(cmp.Compare(sums[b].size, sums[a].size), cmp.Compare(a.root, b.root), cmp.Compare(a.why, b.why))
-	})
 	held := []Held{}
 	err := c.DB.View(ctx, func(tx *meta.Tx) error {
-		for _, k := range keys[:min(len(keys), mostHeld)] {
-			cache := &m.g.caches[m.g.cache[k.root]]
-			h := Held{Cache: cache.Name, Why: k.why.String(), Used: time.Unix(int64(m.g.used[k.root]), 0).UTC(), Paths: sums[k].paths, Size: sums[k].size}
-			if k.why == pinned {
-				h.Pin = m.pins[k.root]
+		for _, s := range most {
+			root, why := m.root[s.first], m.why[s.first]
+			cache := &m.g.caches[m.g.cache[root]]
+			h := Held{Cache: cache.Name, Why: why.String(), Used: time.Unix(int64(m.g.used[root]), 0).UTC(), Paths: s.paths, Size: s.size}
+			if why == pinned {
+				h.Pin = m.pins[root]
 			}
-			path, _, err := tx.Path(cache.ID, m.g.hash[k.root].String())
+			path, _, err := tx.Path(cache.ID, m.g.hash[root].String())
 			if err == nil {
 				h.StorePath = path.StorePath
 			} else if !errors.Is(err, meta.ErrNotFound) {

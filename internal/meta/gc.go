@@ -127,6 +127,12 @@ func (tx *Tx) PathsAfter(after int64, limit int, each func(Kept) error) (last in
 	return last, read, nil
 }
 
+// Shrink empties the connection's page cache, after a read of a whole table has filled
+// it with what nobody will ask for.
+func (tx *Tx) Shrink() error {
+	return tx.each("PRAGMA shrink_memory", nil, func(func(...any) error) error { return nil })
+}
+
 // AllCaches lists the caches by id, soft-deleted ones too.
 func (tx *Tx) AllCaches() (list []Cache, err error) {
 	err = tx.each("SELECT "+cacheColumns+" FROM caches ORDER BY id", nil, func(scan func(...any) error) error {
