@@ -104,8 +104,8 @@ func (c *Collector) sweepPage(ctx context.Context, r *run, page []blob.Info) err
 	if err != nil || len(keys) == 0 {
 		return err
 	}
-	if err := c.update(ctx, func(*meta.Tx) error { return nil }); err != nil {
-		return err // somebody else collects
+	if err := c.update(ctx, (*meta.Tx).Supersede); err != nil {
+		return err // somebody else collects, mostly
 	}
 	if err := c.owns(ctx); err != nil {
 		return err

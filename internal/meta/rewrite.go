@@ -211,3 +211,16 @@ func (tx *Tx) eachSeer(m *Moved, each func(*Moved, seer) error) error {
 	}
 	return err
 }
+
+// Supersede logs a cache's settings once more, which changes nothing. What an earlier
+// process logged and did not commit, because it ended between the two, is passed over by
+// recoveries from here on; until then it counts, being the last, and a NAR that was
+// moved by it must find its pack. So it comes before objects go that have no row.
+func (tx *Tx) Supersede() error {
+	list, err := tx.AllCaches()
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	tx.records = append(tx.records, cacheRecord(&list[0]))
+	return nil
+}

@@ -26,6 +26,8 @@ type Plan struct {
 
 // Plan tells what a run would do.
 func (r *Rewriter) Plan(u *Usage) (p Plan) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, g := range r.choose(u) {
 		p.New++
 		for _, s := range g.sources {

@@ -9,7 +9,10 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/org/attic-action/internal/blob"
 	"github.com/org/attic-action/internal/blob/disk"
+	"github.com/org/attic-action/internal/ledger"
+	"github.com/org/attic-action/internal/meta"
 )
 
 // copied is the same world at another place, as if it had been there when the process ended.
@@ -101,6 +104,74 @@ func TestProcessThatEndsAnywhereLosesNothing(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A process that ends between a record and its transaction has logged that NARs are in a pack that has no row. When
+// that pack is swept away, no recovery may look for them there.
+func TestSweptPackIsNoNARsPlaceAfterARecovery(t *testing.T) {
+	w, d := newWorld(t), dice(12)
+	w.sparsePack(d, "a", 12)
+	if err := w.db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	ended := 0 // of them, between the two
+	for n := 0; ; n++ {
+		c := w.copied(t, n)
+		if _, err := stepAll(c); err == nil {
+			break
+		}
+		logged := c.logged()
+		c.reopened()
+		c.view(func(tx *meta.Tx) error {
+			for _, key := range logged {
+				if known, err := tx.HasLogObject(key); err != nil || !known {
+					ended++
+					return err
+				}
+			}
+			return nil
+		})
+		c.update((*meta.Tx).Supersede)
+		c.sweepPacks()
+		c.served()
+		c.recovered("again.db")
+		c.served()
+	}
+	if ended == 0 {
+		t.Error("no process has ended between a record and its transaction")
+	}
+}
+
+// logged is the objects of the log.
+func (w *world) logged() (keys []string) {
+	w.t.Helper()
+	err := w.store.List(context.Background(), ledger.LogPrefix, func(o blob.Info) error { keys = append(keys, o.Key); return nil })
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return keys
+}
+
+// sweepPacks does what package gc does of objects that have no row.
+func (w *world) sweepPacks() {
+	w.t.Helper()
+	err := w.store.List(context.Background(), "packs/", func(o blob.Info) error {
+		known := true
+		w.view(func(tx *meta.Tx) error {
+			_, err := tx.PackID(o.Key)
+			if errors.Is(err, meta.ErrNotFound) {
+				known, err = false, nil
+			}
+			return err
+		})
+		if known {
+			return nil
+		}
+		return w.store.Delete(context.Background(), o.Key)
+	})
+	if err != nil {
+		w.t.Fatal(err)
 	}
 }
 
