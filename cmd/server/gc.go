@@ -83,6 +83,9 @@ func (st *stack) collect(ctx context.Context, in gcInput) (out gcOutput, err err
 	}
 	if in.DryRun {
 		out.Plan, err = st.collector.PlanFor(ctx, time.Now(), in.Cache)
+		if err == nil && in.Cache == "" {
+			err = st.db.Update(ctx, func(tx *meta.Tx) error { return gc.KeepPlan(tx, out.Plan) }) // for stats
+		}
 		return out, err
 	}
 	out.Result, err = st.collector.Run(ctx, gc.Options{Cache: in.Cache, AtOnce: in.Now})

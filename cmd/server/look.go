@@ -98,7 +98,7 @@ func lookVerbs(m *admin.Mux, k *roots.Keeper, d *depot.Depot) {
 		})
 		return out, err
 	})
-	admin.Handle(m, "stats", func(ctx context.Context, _ none) (*roots.Stats, error) { return k.Stats(ctx) })
+	admin.Handle(m, "stats", func(ctx context.Context, _ none) (statsOutput, error) { return statsOf(ctx, k) })
 	admin.Handle(m, "delete", func(ctx context.Context, in lookInput) (out deleted, err error) {
 		n := 0
 		err = eachCache(ctx, k.DB, in, func(c meta.Cache, hash string) error { out.Cache = c.Name; n++; return exists(ctx, k.DB, c, hash) })
@@ -333,50 +333,4 @@ is pinned, or needed by another path, stays. The space comes back with a collect
 	cmd.Flags().BoolVar(&in.Closure, "closure", false, "with all that it needs and nothing else does")
 	cmd.Flags().BoolVarP(&in.DryRun, "dry-run", "n", false, "only say what would go")
 	return cmd
-}
-
-func (p *program) stats() *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{Use: "stats [--json]", Short: "Say how much there is, and how it grows", Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			checked, err := p.lastVerify(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return command(p, cmd.Context(), "stats", none{}, func(out *roots.Stats) error {
-				if asJSON {
-					return printJSON(p.stdout, statsAndVerify{out, checked})
-				}
-				var b strings.Builder
-				printStats(&b, out)
-				printLastVerify(&b, checked)
-				_, err := io.WriteString(p.stdout, b.String())
-				return err
-			})
-		}}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
-}
-
-// shownDays is how many days of growth are printed; JSON has more.
-const shownDays = 7
-
-func printStats(w io.Writer, s *roots.Stats) {
-	for _, c := range s.Caches {
-		fmt.Fprintf(w, "%s: %d paths, %s; %d packs of %s; %d pins\n", c.Name, c.Paths, bytesOf(c.Size), c.Packs, bytesOf(c.Stored), c.Pins)
-		for _, d := range c.Growth[max(0, len(c.Growth)-shownDays):] {
-			fmt.Fprintf(w, "  %s  +%d paths, %s\n", d.Day, d.Paths, bytesOf(d.Size))
-		}
-		for i, l := range c.Largest {
-			if i == 0 {
-				fmt.Fprintln(w, "  largest pinned closures")
-			}
-			fmt.Fprintf(w, "    %10s  %6d paths  %s\n", bytesOf(l.Size), l.Paths, l.Pin)
-		}
-	}
-	fmt.Fprintf(w, "in all: %d paths, %s; %d packs of %s", s.Total.Paths, bytesOf(s.Total.Size), s.Total.Packs, bytesOf(s.Total.Stored))
-	if s.Compression > 0 {
-		fmt.Fprintf(w, "; %.1f times less by deduplication, %.1f times by compression", s.Deduplication, s.Compression)
-	}
-	fmt.Fprintln(w)
 }

@@ -152,7 +152,13 @@ func TestPinsPathsAndDeletionOnTheServer(t *testing.T) {
 	if err := json.Unmarshal([]byte(ok(t, home, "stats", "--json")), &s); err != nil || s.Total.Paths != 3 || s.Caches[0].Pins != 0 {
 		t.Errorf("stats: %+v, %v", s, err)
 	}
-	contains(t, "stats", ok(t, home, "stats"), "c: 3 paths", "in all: 3 paths")
+	contains(t, "stats", ok(t, home, "stats"), "CACHE   PATHS  SIZE", "in all  3      ", "collected: ")
+	contains(t, "stats --plan", ok(t, home, "stats", "--plan"), "planned: ", "what keeps the most:", "KEPT BY", web.String())
+	contains(t, "what is remembered", ok(t, home, "stats", "--json"), `"planned": {`, `"growth"`, `"runs": {`)
+	ok(t, home, "gc")
+	if text := ok(t, home, "stats"); strings.Contains(text, "planned:") || !strings.Contains(text, "collected: 2") {
+		t.Errorf("after a collection: %s", text)
+	}
 	contains(t, "dry run", ok(t, home, "delete", web.String(), "--closure", "-n"), "would delete "+web.String(), "would delete "+lib.String())
 	contains(t, "delete", ok(t, home, "delete", web.String(), "--closure"), "deleted "+web.String(), "deleted "+lib.String())
 	if code, text := status(t, "GET", url+"/c/"+lib.Hash()+".narinfo", jwt, ""); code != 404 {

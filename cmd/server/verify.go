@@ -16,7 +16,6 @@ import (
 	"github.com/org/attic-action/internal/blob"
 	"github.com/org/attic-action/internal/chores"
 	"github.com/org/attic-action/internal/meta"
-	"github.com/org/attic-action/internal/roots"
 	"github.com/org/attic-action/internal/seal"
 	"github.com/org/attic-action/internal/verify"
 )
@@ -65,12 +64,6 @@ func (in verifyInput) options() verify.Options {
 type verifyLast struct {
 	Result  *verify.Result `json:"last,omitempty"`
 	Waiting int64          `json:"waiting"` // paths, at present
-}
-
-// statsAndVerify is stats --json.
-type statsAndVerify struct {
-	*roots.Stats
-	Verify verifyLast `json:"verify"`
 }
 
 // lastVerify asks how the last check went.

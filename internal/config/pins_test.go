@@ -43,7 +43,7 @@ keep = 7
 		"name = \"a/*\"\nkeep = 0":     "1 to 100",
 		"name = \"a/*\"\nkeep = 101":   "1 to 100",
 		"name = \"a/*\"\nkeep = \"3\"": "an integer",
-		"name = \"a/[bc]*\"\nkeep = 3":  "only * and **",
+		"name = \"a/[bc]*\"\nkeep = 3": "only * and **",
 		"name = \"/a\"\nkeep = 3":      "must be a name",
 		"name = \"a/\"\nkeep = 3":      "must be a name",
 		"name = \"\"\nkeep = 3":        "must be a name",

@@ -213,7 +213,32 @@ func keepResult(tx *meta.Tx, r *Result) error {
 	if err != nil {
 		return err
 	}
+	if err := tx.SetFact(meta.FactPlan, nil); err != nil { // it was done
+		return err
+	}
 	return tx.SetFact(meta.FactCollection, text)
+}
+
+// KeepPlan remembers a plan, for those who want to know at once.
+func KeepPlan(tx *meta.Tx, p *Plan) error {
+	text, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	return tx.SetFact(meta.FactPlan, text)
+}
+
+// LastPlan is the plan that was made last; nil if none was.
+func LastPlan(tx *meta.Tx) (*Plan, error) {
+	text, err := tx.Fact(meta.FactPlan)
+	if err != nil || text == nil {
+		return nil, err
+	}
+	var p Plan
+	if err := json.Unmarshal(text, &p); err != nil {
+		return nil, fmt.Errorf("read what a collection would do: %w", err)
+	}
+	return &p, nil
 }
 
 // LastResult is what the last collection did that came to its end; nil if none did.

@@ -20,6 +20,7 @@ const (
 	FactCheckpointAt  = "checkpoint_at"  // when it was made; RFC 3339
 	FactCheckpointRun = "checkpoint_run" // how far the next one is
 	FactCollection    = "collection"     // what the last collection did; JSON (package gc)
+	FactPlan          = "plan"           // what a collection would have done when it was last asked for; JSON (package gc)
 	FactSwept         = "swept_at"       // when the bucket was last searched for what nothing knows of; RFC 3339
 	FactRecovery      = "recovery"       // how far a recovery is; gone when it is done
 )
