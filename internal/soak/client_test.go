@@ -112,9 +112,22 @@ func (w *world) missingPaths(s *shelf, want []*product) (missing []*product, end
 	}
 	var answer api.MissingPaths
 	w.must(json.Unmarshal(rec.Body.Bytes(), &answer))
+	before := w.before.caches[s.name]
 	for _, p := range want {
-		if slices.Contains(answer.MissingPaths, p.path.Hash()) {
+		hash := p.path.Hash()
+		lacks := slices.Contains(answer.MissingPaths, hash)
+		if lacks {
 			missing = append(missing, p)
+		}
+		if before == nil {
+			continue
+		}
+		h, there := before.paths[hash]
+		switch {
+		case lacks && there && !h.doubt:
+			w.wrong("%s is missing from cache %s: it was pushed, and nothing took it", p.path, s.name)
+		case !lacks && !there && !w.committed[hash]:
+			w.wrong("cache %s claims to have %s, which was deleted or never pushed", s.name, p.path)
 		}
 	}
 	return missing, done
@@ -183,6 +196,9 @@ func (w *world) pushSome(r *rand.Rand, s *shelf, some []*product, between func()
 		}
 		switch {
 		case rec.Code == http.StatusOK:
+			for _, p := range some {
+				w.acknowledged(s, p)
+			}
 			return done
 		case named(rec, api.UnknownChunks): // they went since they were asked for; send them again
 			w.count["chunks sent again"]++
@@ -379,8 +395,18 @@ func (w *world) upload(r *rand.Rand, s *shelf, top string, between func()) outco
 			}
 			return refused
 		}
+		w.acknowledged(s, p)
 	}
 	return done
+}
+
+// acknowledged notes that a path was taken: from here on it must be there, whatever
+// becomes of the push.
+func (w *world) acknowledged(s *shelf, p *product) {
+	w.committed[p.path.Hash()] = true
+	if b := w.before.caches[s.name]; b != nil {
+		b.paths[p.path.Hash()] = held{lo: w.now, hi: w.now}
+	}
 }
 
 // pull reads a path as Nix does, and compares every byte. found is false when the

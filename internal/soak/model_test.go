@@ -72,27 +72,104 @@ func (s *shelf) hashes() []string { return slices.Sorted(maps.Keys(s.paths)) }
 // answer is right.
 const slack = time.Second
 
-// kept is what roots reach: pins, and what was used within the retention. With sure,
-// uses count that are certain; without, those that are possible, too.
+// kept is what roots reach: pins, what was used within the retention, the last
+// toplevels where the configuration says so. With sure, it is what must be there; and
+// without, what may be: of uses it is not always certain when they were.
 func (w *world) kept(s *shelf, sure bool) map[string]bool {
-	keep := map[string]bool{}
-	var roots []string
+	roots := w.pinned(s)
+	own, retention := rule(s.name), w.retentionOf(s)
+	if retention == 0 && own.KeepLast > 0 {
+		retention = fresh
+	}
+	roots = append(roots, w.usedWithin(s, retention, sure)...)
+	if own.KeepLast > 0 {
+		roots = append(roots, w.lastTops(s, own.KeepLast, sure)...)
+	}
+	keep := w.reach(s, roots)
+	if own.Quota > 0 && sure && w.bytes(s) > own.Quota {
+		return w.spared(s, true)
+	}
+	return keep
+}
+
+func (w *world) retentionOf(s *shelf) time.Duration {
+	if s.retention != nil {
+		return time.Duration(*s.retention) * time.Second
+	}
+	return w.retention
+}
+
+func (w *world) pinned(s *shelf) (roots []string) {
 	for _, p := range s.pins {
 		if p.live(w.now) {
 			roots = append(roots, p.revs...)
 		}
 	}
-	retention := w.retention
-	if s.retention != nil {
-		retention = time.Duration(*s.retention) * time.Second
-	}
-	from := w.now.Add(-retention)
+	return roots
+}
+
+// usedWithin lists what was used within a time; 0 is for ever.
+func (w *world) usedWithin(s *shelf, d time.Duration, sure bool) (roots []string) {
+	from := w.now.Add(-d)
 	for hash, h := range s.paths {
-		switch {
-		case retention == 0, sure && h.lo.After(from.Add(slack)), !sure && h.hi.After(from.Add(-slack)):
+		if d == 0 || sure && h.lo.After(from.Add(slack)) || !sure && h.hi.After(from.Add(-slack)) {
 			roots = append(roots, hash)
 		}
 	}
+	return roots
+}
+
+// spared is what a quota leaves alone: what is pinned, and what was just used.
+func (w *world) spared(s *shelf, sure bool) map[string]bool {
+	newest := fresh
+	if d := w.retentionOf(s); d > 0 {
+		newest = min(newest, d)
+	}
+	return w.reach(s, append(w.pinned(s), w.usedWithin(s, newest, sure)...))
+}
+
+// bytes is no less than what a cache's paths have as they are served.
+func (w *world) bytes(s *shelf) (n int64) {
+	for hash := range s.paths {
+		size := int64(len(w.forge.all[hash].nar))
+		n += size + size/50 + 2000
+	}
+	return n
+}
+
+// lastTops lists the toplevels that are among the last n, for certain or perhaps: paths
+// that no other refers to, by their last use.
+func (w *world) lastTops(s *shelf, n int, sure bool) (tops []string) {
+	needed, perhaps := map[string]bool{}, map[string]bool{}
+	for hash, h := range s.paths {
+		for _, ref := range w.forge.all[hash].refs {
+			if ref != hash {
+				perhaps[ref] = true
+				needed[ref] = needed[ref] || !h.doubt
+			}
+		}
+	}
+	for hash, h := range s.paths {
+		before := 0
+		for other, o := range s.paths {
+			switch {
+			case other == hash:
+			case sure && !needed[other] && !o.hi.Before(h.lo.Add(-slack)):
+				before++
+			case !sure && !perhaps[other] && !o.doubt && o.lo.After(h.hi.Add(slack)):
+				before++
+			}
+		}
+		if before < n && (sure && !perhaps[hash] || !sure && !needed[hash]) {
+			tops = append(tops, hash)
+		}
+	}
+	return tops
+}
+
+// reach is what roots need, as far as the cache has it.
+func (w *world) reach(s *shelf, roots []string) map[string]bool {
+	keep := map[string]bool{}
 	for len(roots) > 0 {
 		hash := roots[len(roots)-1]
 		roots = roots[:len(roots)-1]
@@ -122,14 +199,27 @@ func (w *world) use(s *shelf, hash string) {
 	s.paths[hash] = held{lo: w.now, hi: w.now}
 }
 
-// suspect marks what a collector may take that runs now.
+// suspect marks what a collector may take that runs now. Whoever is amid a push is
+// counted as if he had not begun.
 func (w *world) suspect() {
-	for _, s := range w.m.caches {
+	for name, s := range w.m.caches {
 		keep := w.kept(s, true)
+		var before map[string]bool
+		if b := w.before.caches[name]; b != nil && w.deep {
+			before = w.kept(b, true)
+		}
 		for hash, h := range s.paths {
-			if !keep[hash] {
+			if !keep[hash] || before != nil && !before[hash] {
 				h.doubt = true
 				s.paths[hash] = h
+			}
+		}
+		if b := w.before.caches[name]; b != nil {
+			for hash, h := range b.paths {
+				if before != nil && !before[hash] || before == nil && !keep[hash] {
+					h.doubt = true
+					b.paths[hash] = h
+				}
 			}
 		}
 	}

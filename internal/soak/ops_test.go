@@ -180,6 +180,8 @@ func (w *world) bring(r *rand.Rand, how func(*world, *rand.Rand, *shelf, string,
 		return
 	}
 	top, start := w.top(r), w.now
+	w.committed, w.pushing = map[string]bool{}, map[string]bool{}
+	defer func() { w.pushing = nil }()
 	want := w.forge.closure(top)
 	for _, p := range want {
 		h, there := s.paths[p.path.Hash()]
@@ -188,6 +190,7 @@ func (w *world) bring(r *rand.Rand, how func(*world, *rand.Rand, *shelf, string,
 		}
 		h.hi = w.now
 		s.paths[p.path.Hash()] = h
+		w.pushing[p.path.Hash()] = true
 	}
 	end := how(w, r, s, top, w.between(r))
 	now, there := w.m.caches[s.name]
@@ -209,8 +212,11 @@ func (w *world) bring(r *rand.Rand, how func(*world, *rand.Rand, *shelf, string,
 		if !there { // a crash amid the push took it for undone; it is done now
 			h = held{lo: start}
 		}
-		h.hi, h.doubt = w.now, false
+		h.hi = w.now
 		now.paths[p.path.Hash()] = h
+	}
+	for hash := range w.committed { // what was there already is no safer for having been asked about
+		w.settled(now, hash)
 	}
 }
 
@@ -536,7 +542,8 @@ func (w *world) doCreate(r *rand.Rand) {
 		return
 	}
 	w.serial++
-	s := newShelf(fmt.Sprintf("cache-%d", w.serial), r.IntN(2) == 0)
+	name := fmt.Sprintf("cache-%d%s", w.serial, []string{"", "", "", "-last", "-quota"}[r.IntN(5)])
+	s := newShelf(name, r.IntN(2) == 0)
 	w.m.caches[s.name] = s
 	rec, ok := w.askJSON("POST", api.Expand(api.CacheConfigRoute, "cache", s.name), w.token(s.name),
 		api.CreateCache{Keypair: api.Keypair{Generate: true}, IsPublic: s.public, StoreDir: "/nix/store", Priority: 41, UpstreamCacheKeyNames: []string{}})

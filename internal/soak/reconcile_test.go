@@ -92,7 +92,7 @@ func (w *world) foundPaths(tx *meta.Tx, id int64, s, before, after *shelf) {
 		if p.LastUsed.Before(lo.Add(-time.Millisecond)) || p.LastUsed.After(hi.Add(time.Millisecond)) {
 			w.wrong("%s of cache %s was last used at %v, want %v to %v", w.forge.all[hash].path, s.name, p.LastUsed, lo, hi)
 		}
-		s.paths[hash] = held{lo: p.LastUsed, hi: p.LastUsed, doubt: a.doubt || b.doubt}
+		s.paths[hash] = held{lo: p.LastUsed, hi: p.LastUsed, doubt: w.p.collecting && (a.doubt || b.doubt)}
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/org/attic-action/internal/checkpoint"
 	"github.com/org/attic-action/internal/chunk"
 	"github.com/org/attic-action/internal/depot"
+	"github.com/org/attic-action/internal/gc"
 	"github.com/org/attic-action/internal/gc/rewrite"
 	"github.com/org/attic-action/internal/ledger"
 	"github.com/org/attic-action/internal/meta"
@@ -49,21 +50,28 @@ type world struct {
 	encoder   *pack.Encoder
 	decoder   *pack.Decoder
 
-	kinds   []kind
-	before  *model // while a step is under way: before it
-	pending []use  // pulls that the server has not written down
-	disturb disturbance
-	deep    bool   // something runs amid something else
-	unsure  bool   // the step left something in doubt
-	stored  bool   // the step stored a record, whatever became of it
-	ghost   *model // what the last record said that was stored and not committed; nil: the last one was
-	faults  int    // requests to the bucket that failed, in this step
-	inView  bool   // the last statement was a reader's
-	at      int    // number of the step
-	broken  string // the first thing that was wrong
-	rule    string // what it broke
-	log     []string
-	count   map[string]int
+	kinds     []kind
+	before    *model          // while a step is under way: before it
+	pending   []use           // pulls that the server has not written down
+	committed map[string]bool // by the push that is under way
+	pushing   map[string]bool // what that push is to bring
+	deep      bool            // something runs amid something else
+	unsure    bool            // the step left something in doubt
+	stored    bool            // the step stored a record, whatever became of it
+	ghost     *model          // what the last record said that was stored and not committed; nil: the last one was
+	faults    int             // requests to the bucket that failed, in this step
+	others    int             // things that happened amid others
+
+	mu      sync.Mutex  // of what follows: objects are deleted side by side
+	disturb disturbance // to come
+	amid    func()      // what happens now amid something else
+	inView  bool        // the last statement was a reader's
+
+	at     int    // number of the step
+	broken string // the first thing that was wrong
+	rule   string // what it broke
+	log    []string
+	count  map[string]int
 }
 
 // violation ends an operation; what was wrong is in world.broken.
@@ -98,11 +106,12 @@ type process struct {
 	http   http.Handler
 	roots  *roots.Keeper
 	keeper *checkpoint.Keeper
-	gc     maintenance
+	gc     *gc.Collector
 
-	rewriter *rewrite.Rewriter
-	log      *tail
-	left     string // where a kill left the database
+	rewriter   *rewrite.Rewriter
+	collecting bool // a collection is under way that has decided what goes
+	log        *tail
+	left       string // where a kill left the database
 }
 
 func newWorld(dir string, seed uint64) *world {
@@ -146,7 +155,7 @@ func (w *world) start(dir string) {
 	p.http = p.server.Handler()
 	p.keeper = &checkpoint.Keeper{DB: db, Blobs: p.store, Spool: sp, Now: clock, Objects: 40, ShardRecords: 50}
 	p.rewriter = w.rewriter(p, layouts, sp, log)
-	p.gc = w.maintain(p)
+	p.gc = w.collector(p, layouts, log)
 	w.p = p
 }
 
@@ -222,22 +231,38 @@ func (w *world) passes(p *process, what string) error {
 	if p.dead.Load() {
 		return errKilled
 	}
-	w.stored = w.stored || strings.HasPrefix(what, "stored "+ledger.LogPrefix)
-	if p.quiet || p != w.p || w.disturb.kind == undisturbed {
-		return nil
+	d, err := w.disturbed(p, what)
+	if d == other {
+		w.others++
+		w.amid()
+		if p.dead.Load() {
+			return errKilled
+		}
 	}
-	request := isRequest(what)
+	return err
+}
+
+// disturbed says what happens at this point. Several may ask at a time: objects are
+// deleted side by side.
+func (w *world) disturbed(p *process, what string) (disturbKind, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	switch what {
 	case "BEGIN":
 		w.inView = true
 	case "BEGIN IMMEDIATE", "ROLLBACK", "COMMIT":
 		w.inView = false
 	}
+	w.stored = w.stored || strings.HasPrefix(what, "stored "+ledger.LogPrefix)
+	if p.quiet || p != w.p || w.disturb.kind == undisturbed {
+		return undisturbed, nil
+	}
+	request := isRequest(what)
 	if w.disturb.kind == faulty && !request || w.disturb.kind == other && !w.mayNest(what, request) {
-		return nil
+		return undisturbed, nil
 	}
 	if w.disturb.left--; w.disturb.left > 0 {
-		return nil
+		return undisturbed, nil
 	}
 	d := w.disturb
 	w.disturb = disturbance{}
@@ -245,28 +270,25 @@ func (w *world) passes(p *process, what string) error {
 	case killed:
 		w.say("  killed at %.60s", what)
 		w.kill(p)
-		return errKilled
+		return killed, errKilled
 	case faulty:
 		w.faults++
 		w.say("  failed at %.60s", what)
-		return errFault
+		return faulty, errFault
 	case other:
 		w.say("  amid %.60s:", what)
-		d.amid()
-		if p.dead.Load() {
-			return errKilled
-		}
+		w.amid = d.amid
 	}
-	return nil
+	return d.kind, nil
 }
 
 // mayNest says whether something else can happen at this point of a maintenance: where
 // a reader reads, and at requests that nobody's transaction waits for.
 func (w *world) mayNest(what string, request bool) bool {
 	if request {
-		return !strings.Contains(what, " "+ledger.LogPrefix)
+		return !strings.HasPrefix(what, "delete") && !strings.Contains(what, " "+ledger.LogPrefix)
 	}
-	return w.inView
+	return w.inView && strings.HasPrefix(what, "SELECT")
 }
 
 // errors are the last lines that a process logged.
