@@ -39,6 +39,13 @@ type Source interface {
 	Size() int64
 }
 
+// Summed is a Source of which the caller has computed the SHA-256: a store that signs what it sends need not read
+// it twice. Where it is wrong, Put fails, or stores what the source has.
+type Summed struct {
+	Source
+	SHA256 [32]byte
+}
+
 // Getter reads objects.
 type Getter interface {
 	// Get opens n bytes from offset off; n < 0 means to the end. The caller

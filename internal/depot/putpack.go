@@ -153,7 +153,7 @@ func (d *Depot) storePack(ctx context.Context, s Scope, file blob.Source, p stor
 		return known, err
 	}
 	row.Key = PackKey(p.name)
-	if err := d.Blobs.Put(ctx, row.Key, file); err != nil {
+	if err := d.Blobs.Put(ctx, row.Key, blob.Summed{Source: file, SHA256: p.name}); err != nil {
 		return nil, fmt.Errorf("store pack: %w", err)
 	}
 	err := d.update(ctx, s, func(tx *meta.Tx) error {

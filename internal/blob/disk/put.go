@@ -50,6 +50,9 @@ func (s *Store) put(ctx context.Context, key string, src blob.Source) error {
 // linkFile gives the source's own file the name, when it can. False without an
 // error means that it cannot, and a copy is due.
 func linkFile(src blob.Source, name string) (bool, error) {
+	if known, ok := src.(blob.Summed); ok {
+		src = known.Source
+	}
 	o, ok := src.(interface{ OS() *os.File })
 	if !ok || o.OS() == nil {
 		return false, nil

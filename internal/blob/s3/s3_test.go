@@ -2,7 +2,10 @@ package s3
 
 import (
 	"context"
+	"crypto/sha256"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"testing"
@@ -86,4 +89,44 @@ func TestS3KeepsTheContractWhenTenPercentFail(t *testing.T) {
 
 func TestLargeObjectsStream(t *testing.T) {
 	blobtest.Streams(t, open(t, options(gateway.Endpoint, gateway.Bucket(t))))
+}
+
+// A pack was hashed on its way in. The service compares what comes with what was signed, so a file that has changed
+// since is not stored under the name of what it was.
+func TestKnownSumIsSignedAndCompared(t *testing.T) {
+	store := open(t, options(gateway.Endpoint, gateway.Bucket(t)))
+	data := []byte("a pack")
+	if err := store.Put(t.Context(), "packs/aa/good", blob.Summed{Source: blob.Bytes(data), SHA256: sha256.Sum256(data)}); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, store, "packs/aa/good"); string(got) != "a pack" {
+		t.Errorf("got %q", got)
+	}
+	err := store.Put(t.Context(), "packs/aa/changed", blob.Summed{Source: blob.Bytes([]byte("a hack")), SHA256: sha256.Sum256(data)})
+	if err == nil {
+		t.Error("a body that is not what was signed was taken")
+	}
+	if r, err := store.Get(t.Context(), "packs/aa/changed", 0, -1); !errors.Is(err, blob.ErrNotFound) {
+		if err == nil {
+			_, err = io.ReadAll(r)
+			r.Close()
+		}
+		if !errors.Is(err, blob.ErrNotFound) {
+			t.Errorf("it is there: %v", err)
+		}
+	}
+}
+
+func read(t *testing.T, store blob.Store, key string) []byte {
+	t.Helper()
+	r, err := store.Get(t.Context(), key, 0, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	b, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
