@@ -167,3 +167,41 @@ func TestReadingNoticesWhatIsGone(t *testing.T) {
 	}
 	s.stopped()
 }
+
+// With a bucket clients are sent there, and meet what is gone before the server does; they come back to it, and so
+// it notices.
+func TestLostObjectsOfABucketAreNoticed(t *testing.T) {
+	t.Parallel()
+	b := startBucket(t)
+	s := b.server(t)
+	tok, key := s.cache("main", true)
+	top := build(t, "", network)[0]
+	paths := closure(t, top)
+	mustPush(t, s.url, tok, "main", top)
+
+	for _, name := range b.objects(t) {
+		if strings.HasPrefix(name, "packs/") {
+			if err := os.Remove(filepath.Join(b.gw.Root, b.name, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	until(t, "all that is gone is absent", func() bool {
+		if end := newPuller(t, rig.nixes[0]).copy(s.url+"/main", key, top); end.code == 0 {
+			t.Fatal("nix copy brought what is gone")
+		}
+		return len(s.stockMissing("main", tok, paths)) > 0
+	})
+	if end := s.command("verify"); end.code != 1 || !strings.Contains(end.stdout, "absent: /nix/store/") {
+		t.Errorf("gone: exit %d\n%s%s", end.code, end.stdout, end.stderr)
+	}
+	mustPush(t, s.url, tok, "main", top)
+	s.verifyServed("main", tok, key, paths)
+	if end := s.command("verify", "--deep"); end.code != 0 {
+		t.Errorf("healed: exit %d\n%s%s", end.code, end.stdout, end.stderr)
+	}
+	if end := newPuller(t, rig.nixes[0]).copy(s.url+"/main", key, top); end.code != 0 {
+		t.Errorf("nix copy: exit %d\n%s", end.code, tail(end.stderr))
+	}
+	s.stopped()
+}

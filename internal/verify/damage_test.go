@@ -68,7 +68,7 @@ func every() int {
 	if os.Getenv("ATTIC_TEST_EVERY_BYTE") != "" {
 		return 1
 	}
-	return 601
+	return 997
 }
 
 // Whatever byte of whatever object is not what was stored: nothing wrong is served as right, verify finds it,
