@@ -124,6 +124,7 @@ func (w *world) collect(atOnce bool) (whole bool) {
 		w.usesWritten(true)
 	}
 	w.pending = rest
+	w.mayBeWritten()
 	if amid != w.others || w.deep {
 		may = nil
 	}

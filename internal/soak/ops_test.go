@@ -60,6 +60,7 @@ func kinds() []kind {
 		{"crash", 1, (*world).doCrash, false, true},
 		{"recover", 1, (*world).doRecover, false, false},
 		{"look", 2, (*world).doLook, false, false},
+		{"settle", 1, (*world).doSettle, false, false},
 	}
 }
 

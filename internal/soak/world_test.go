@@ -321,4 +321,8 @@ func (w *world) finish() {
 		w.look(w.m.caches[name])
 	}
 	w.audit()
+	w.doSettle(mrand.New(mrand.NewPCG(0, 0)))
+	for _, name := range w.m.names() {
+		w.look(w.m.caches[name])
+	}
 }
