@@ -4,7 +4,7 @@ GO       ?= go
 FUZZTIME ?= 1m
 TOOL      = $(GO) tool -modfile=tools/go.mod
 
-.PHONY: help build demo test race soak lint vuln bench bench-memory bench-bucket e2e fuzz image release clean
+.PHONY: help build demo test race soak lint vuln bench bench-memory bench-bucket bench-scale e2e fuzz image release clean
 
 help: ## say what there is
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 16
@@ -26,10 +26,13 @@ test: ## all tests
 race: ## all tests, with the race detector
 	$(GO) test -race ./...
 
-soak: ## a server killed 200 times with a bucket, a bucket that is down, every byte of one flipped: an hour
+soak: ## a million steps against a model, a server killed 200 times with a bucket, a bucket that is down for a minute: two hours
+	ATTIC_SOAK_STEPS=1000000 $(GO) test ./internal/soak -count=1 -timeout 6h
 	ATTIC_TEST_KILLS=200 ATTIC_TEST_OUTAGE=60s $(GO) test ./internal/e2e -v -count=1 -timeout 2h \
 		-run 'TestKilledServerWithABucketLosesNothing|TestPushAndPullOutliveABucketThatIsDown'
-	ATTIC_TEST_EVERY_BYTE=1 $(GO) test ./internal/verify -count=1 -timeout 2h -run TestEveryFlippedByteIsFoundAndHealed # half an hour
+
+bench-scale: build ## a cache of a million paths: the plan of a collection, stats, narinfo; a table
+	@scripts/bench-scale
 
 lint: ## what the tools say: formatting, vet, staticcheck, shellcheck, actionlint, zizmor
 	@scripts/setup go=golang-go git shellcheck

@@ -213,6 +213,7 @@ func (w *world) kill(p *process) {
 type disturbance struct {
 	kind disturbKind
 	left int    // requests and statements until it happens
+	ends bool   // count transactions by their ends, not by their statements: what a kill amid one undoes is all of it
 	amid func() // of other
 }
 
@@ -258,7 +259,8 @@ func (w *world) disturbed(p *process, what string) (disturbKind, error) {
 		return undisturbed, nil
 	}
 	request := isRequest(what)
-	if w.disturb.kind == faulty && !request || w.disturb.kind == other && !w.mayNest(what, request) {
+	if w.disturb.kind == faulty && !request || w.disturb.kind == other && !w.mayNest(what, request) ||
+		w.disturb.ends && !request && what != "COMMIT" {
 		return undisturbed, nil
 	}
 	if w.disturb.left--; w.disturb.left > 0 {
