@@ -29,6 +29,53 @@ type Check struct {
 	Part int64 // bytes of a request; 0 means 8 MiB
 	// Again is how long to wait before something is read once more; 0 means half a second.
 	Again time.Duration
+
+	near around
+}
+
+// around is a stretch of a pack in a bucket that was read last. NARs that were pushed together lie together, and a
+// request for each would take hours.
+type around struct {
+	pack int64
+	off  int64
+	data []byte
+}
+
+const (
+	aroundSize = 1 << 20
+	aroundMost = aroundSize / 4 // what is longer is worth a request of its own
+)
+
+// open reads n bytes of a pack at off.
+func (c *Check) open(ctx context.Context, p *packInfo, off, n int64) (io.ReadCloser, error) {
+	if c.Depot.Near == nil || n > aroundMost {
+		return c.Depot.Blobs.Get(ctx, p.Key, off, n)
+	}
+	w := &c.near
+	if w.pack != p.ID || off < w.off || off+n > w.off+int64(len(w.data)) {
+		if err := c.slide(ctx, p, off); err != nil {
+			w.data = nil
+			return c.Depot.Blobs.Get(ctx, p.Key, off, n) // of just what is needed, something may be there
+		}
+	}
+	return io.NopCloser(bytes.NewReader(w.data[off-w.off:][:n])), nil
+}
+
+func (c *Check) slide(ctx context.Context, p *packInfo, off int64) error {
+	w := &c.near
+	n := min(aroundSize, p.index.DataSize()-off)
+	rc, err := c.Depot.Blobs.Get(ctx, p.Key, off, n)
+	if err != nil {
+		return err
+	}
+	defer rc.Close()
+	w.pack, w.off = p.ID, off
+	if int64(cap(w.data)) < n {
+		w.data = make([]byte, n)
+	}
+	w.data = w.data[:n]
+	_, err = io.ReadFull(rc, w.data)
+	return err
 }
 
 // PackPosition is how far a pack was read. Its zero value is the beginning.
@@ -80,7 +127,7 @@ func (c *Check) Pack(ctx context.Context, id int64, pos *PackPosition, deep bool
 	} else if err := unmarshal(h, pos.Hash); err != nil {
 		return nil, fmt.Errorf("go on with %s: %w", p.Key, err)
 	}
-	release, err := c.Depot.acquire(ctx, verifyCost, packWait)
+	release, err := c.Depot.acquire(ctx, verifyCost+aroundSize, packWait)
 	if err != nil {
 		return nil, err
 	}
@@ -250,7 +297,7 @@ func (c *Check) late() bool { return c.Late != nil && c.Late() }
 
 // part reads entries with one request.
 func (c *Check) part(ctx context.Context, p *packInfo, from, to int, out *PackReport, span, raw *[]byte, each func(int, []byte, []byte) error) (next int, err error) {
-	rc, err := c.Depot.Blobs.Get(ctx, p.Key, p.offsets[from], p.offsets[to]-p.offsets[from])
+	rc, err := c.open(ctx, p, p.offsets[from], p.offsets[to]-p.offsets[from])
 	if err != nil {
 		return from, c.whole(ctx, p, err, out)
 	}
@@ -368,7 +415,7 @@ func (c *Check) NAR(ctx context.Context, pos *NARPosition) (*NARReport, error) {
 	if err != nil {
 		return nil, err
 	}
-	release, err := c.Depot.acquire(ctx, verifyCost, packWait)
+	release, err := c.Depot.acquire(ctx, verifyCost+aroundSize, packWait)
 	if err != nil {
 		return nil, err
 	}

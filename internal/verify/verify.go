@@ -150,6 +150,7 @@ type run struct {
 	start   time.Time
 	until   time.Time
 	taken   int64 // bytes of this step
+	checker *depot.Check
 	found   []Finding
 	right   []int64 // NARs that are verified now; noted with how far it is, for each record is a request
 	waiting []meta.WaitingPath
@@ -292,6 +293,9 @@ func (r *run) spent() bool { return r.Budget > 0 && r.Spent >= r.Budget }
 
 // check reads packs and NARs.
 func (r *run) check() *depot.Check {
+	if r.checker != nil {
+		return r.checker
+	}
 	c := &depot.Check{Depot: r.Depot, Late: r.late, Again: r.Again, Read: func(ctx context.Context, n int64) error {
 		r.Spent += n
 		return r.read(ctx, n)
@@ -299,6 +303,7 @@ func (r *run) check() *depot.Check {
 	if r.rate > 0 {
 		c.Part = max(r.rate, 1<<20) // a store ends connections on which nothing moves
 	}
+	r.checker = c
 	return c
 }
 
