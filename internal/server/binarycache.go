@@ -156,7 +156,7 @@ func (s *Server) narInfo(ctx context.Context, o *object) (*nix.NarInfo, error) {
 	}
 	fingerprint := info.Fingerprint()
 	for _, pair := range pairs {
-		info.Sigs = append(info.Sigs, pair.Sign(fingerprint))
+		info.Sigs = append(info.Sigs, s.signed.sign(pair, fingerprint))
 	}
 	// Those that the path came with: who trusts another cache's key need not trust ours. Nix checks each.
 	for _, sig := range o.path.Sigs {

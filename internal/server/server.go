@@ -117,6 +117,7 @@ type Server struct {
 	caches  cacheList
 	keys    keyring
 	touched touches
+	signed  signatures
 
 	redirected redirects
 	pullers    pullers
@@ -137,6 +138,7 @@ type Limits struct {
 	Packs       int           // packs at a time; 16
 	Waiting     int64         // bytes of NARs that wait for their narinfos; half of the spool's budget, or 1 GiB
 	Early       time.Duration // how long a narinfo waits for its NAR and its references, which Nix sends before; 10 s
+	Signatures  int64         // bytes of signatures that are kept; 8 MiB
 	Commits     int           // paths requests at a time; 4
 	Queue       time.Duration // how long a request waits for its turn before 503; 10 minutes, for the stock client does not come back
 	Return      time.Duration // the same for packs and commits, whose client comes back; 45 s
@@ -158,6 +160,7 @@ func (l Limits) withDefaults() Limits {
 	def(&l.Uploads, 16)
 	def(&l.Packs, 16)
 	def(&l.Commits, 4)
+	def(&l.Signatures, 8<<20)
 	def(&l.Waiting, 1<<30)
 	def(&l.Early, 10*time.Second)
 	def(&l.Queue, 10*time.Minute)
@@ -205,6 +208,7 @@ func (s *Server) init() {
 		s.rates.set(s.Rates)
 		s.caches.load = s.loadCaches
 		s.keys.root = s.Root
+		s.signed.limit = s.Limits.Signatures
 	})
 }
 
