@@ -130,6 +130,8 @@ type run struct {
 	nar     int64
 	survey  *survey
 	sweeper *sweeper
+
+	superseded bool // see meta.Tx.Supersede
 }
 
 // The stages. Each is a function that does a part and says whether it is done.

@@ -115,6 +115,11 @@ func (c *Collector) doom(ctx context.Context, r *run) (n int, err error) {
 		return 0, err
 	}
 	err = c.update(ctx, func(tx *meta.Tx) error {
+		if !r.superseded { // what a process logged that ended before its transaction may need one of them
+			if err := tx.Supersede(); err != nil {
+				return err
+			}
+		}
 		for _, d := range list {
 			if _, err := tx.Doom(d, before); err != nil {
 				return err
@@ -122,6 +127,7 @@ func (c *Collector) doom(ctx context.Context, r *run) (n int, err error) {
 		}
 		return nil
 	})
+	r.superseded = r.superseded || err == nil
 	return len(list), err
 }
 

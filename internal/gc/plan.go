@@ -216,7 +216,9 @@ func (c *Collector) largest(ctx context.Context, m *marks) ([]Held, error) {
 			ids = append(ids, uint32(i))
 		}
 	}
-	slices.SortFunc(ids, func(a, b uint32) int { return cmp.Or(cmp.Compare(m.root[a], m.root[b]), cmp.Compare(m.why[a], m.why[b])) })
+	slices.SortFunc(ids, func(a, b uint32) int {
+		return cmp.Or(cmp.Compare(m.root[a], m.root[b]), cmp.Compare(m.why[a], m.why[b]))
+	})
 	type sum struct {
 		first uint32
 		paths int
