@@ -296,9 +296,33 @@ func FuzzNarInfoOfASource(f *testing.F) {
 		}
 		defer src.Close()
 		var n int64
-		if nar, err := src.NAR(t.Context(), info, &n); err == nil {
+		if nar, err := src.NAR(t.Context(), info, 1<<20, &n); err == nil {
 			_ = nar.Close()
 			t.Errorf("a NAR at %q in an empty folder", info.URL)
 		}
 	})
+}
+
+// What decoders take is had from the budget before: little, and for those that say that they need it, more.
+func TestDecoderThatNeedsMoreMemoryGetsItOnce(t *testing.T) {
+	_, to := world(t)
+	wide, wider := newPath(t, "wide", strings.Repeat("wide", 1<<22)), newPath(t, "wider", "wider")
+	for p, log := range map[*made]int{&wide: 25, &wider: 29} {
+		var b bytes.Buffer
+		enc, err := zstd.NewWriter(&b, zstd.WithWindowSize(1<<log))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := enc.Write(p.nar); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(enc.Flush(), enc.Close()); err != nil {
+			t.Fatal(err)
+		}
+		p.nar, p.info.Compression = b.Bytes(), "zstd"
+	}
+	r, err := to.run(t, "file://"+folder(t, wide, wider), Options{})
+	if err != nil || r.Imported != 1 || r.Failing != 1 || r.Failed[0].Path != wider.store.String() {
+		t.Fatalf("%+v, %v", r, err)
+	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/org/attic-action/internal/depot"
 	"github.com/org/attic-action/internal/meta"
 	"github.com/org/attic-action/internal/nix"
+	"github.com/org/attic-action/internal/unpack"
 )
 
 // Landing is the half of an import that has the database. Fill in the fields, then use it from any number of
@@ -106,24 +107,45 @@ func (l *Landing) Take(ctx context.Context, cache meta.Cache, a Ask, o Order) (T
 		return t, err
 	}
 	scope := depot.Scope{Cache: cache, Sees: sees, User: a.By, SignedBy: l.SignedBy[cache.Name]}
-	body := &lateBody{open: func() (io.ReadCloser, error) { return src.NAR(ctx, info, &t.Fetched) }}
-	defer body.Close()
-	_, err = l.Depot.Ingest(ctx, scope, upload(info, o), body, false)
-	var bad *depot.BadRequest
-	switch {
-	case body.err != nil && ctx.Err() == nil: // the source's fault, whatever the depot made of it
-		return problem(ctx, t, body.err)
-	case errors.As(err, &bad):
-		t.Problem = bad.Error()
-		return t, nil
-	case err != nil && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
-		t.Problem, t.Again = "this machine has no memory left: "+err.Error(), true
-		return t, nil
+	for _, memory := range decoderMemory {
+		up := upload(info, o)
+		up.Overhead = memory
+		body := &lateBody{open: func() (io.ReadCloser, error) { return src.NAR(ctx, info, memory, &t.Fetched) }}
+		_, err = l.Depot.Ingest(ctx, scope, up, body, false)
+		_ = body.Close() // it was read, or is not wanted
+		if err = settle(ctx, &t, body.err, err); !unpack.WantsMemory(body.err) {
+			break
+		}
 	}
 	if err != nil {
 		return t, fmt.Errorf("store %s: %w", info.StorePath, err)
 	}
 	return t, nil
+}
+
+// decoderMemory is what decoders get: what nearly all NARs need, and, for one that says in its first bytes that it needs
+// more, the most that there is. Either is had from the budget first.
+var decoderMemory = []int64{16 << 20, 128 << 20}
+
+// settle says in t what was wrong with the path or its source; an error is of this machine.
+func settle(ctx context.Context, t *Taken, source, err error) error {
+	t.Problem, t.Again = "", false
+	var bad *depot.BadRequest
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case source != nil: // whatever the depot made of it
+		t.Problem, t.Again = source.Error(), mayPass(source)
+	case errors.As(err, &bad):
+		t.Problem = bad.Error()
+	case errors.Is(err, context.DeadlineExceeded):
+		t.Problem, t.Again = "this machine has no memory left: "+err.Error(), true
+	default:
+		return err
+	}
+	return nil
 }
 
 // problem makes a result of what the source did wrong.

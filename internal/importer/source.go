@@ -234,8 +234,9 @@ func (s *Source) openFile(u *url.URL) (io.ReadCloser, error) {
 }
 
 // NAR reads a path's NAR, decoded. It ends with an error rather than short or long of info.NarSize, and never
-// reads more from the source than a NAR of that size can need. fetched counts what came.
-func (s *Source) NAR(ctx context.Context, info *nix.NarInfo, fetched *int64) (io.ReadCloser, error) {
+// reads more from the source than a NAR of that size can need. Its decoder has so much memory, in bytes. fetched counts
+// what came.
+func (s *Source) NAR(ctx context.Context, info *nix.NarInfo, memory int64, fetched *int64) (io.ReadCloser, error) {
 	if !unpack.Known(info.Compression) {
 		return nil, fmt.Errorf("%s: %w", info.StorePath.Base(), unknownCompression(info.Compression))
 	}
@@ -256,7 +257,7 @@ func (s *Source) NAR(ctx context.Context, info *nix.NarInfo, fetched *int64) (io
 	}
 	most := int64(info.NarSize) + int64(info.NarSize)/8 + 1<<20 // what compresses badly grows by less
 	raw := &limited{r: body, left: most, count: fetched}
-	nar, err := unpack.NewReader(info.Compression, raw)
+	nar, err := unpack.NewReaderWithin(info.Compression, raw, memory)
 	if err != nil {
 		_ = body.Close() // the error before is the one to tell
 		return nil, err

@@ -1,6 +1,17 @@
 package unpack
 
-import "github.com/klauspost/compress/zstd"
+import (
+	"errors"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+var errMemory = errors.New("too much memory")
+
+// WantsMemory reports whether a reader ended since its decoder wanted more memory than it was given.
+func WantsMemory(err error) bool {
+	return errors.Is(err, errMemory) || errors.Is(err, zstd.ErrWindowSizeExceeded)
+}
 
 // HeadSize is how much of its beginning Memory has to see.
 const HeadSize = 12 + 1024 // of an xz file: the stream's header and the first block's, at its longest

@@ -142,7 +142,7 @@ func dictionary(head []byte, limit int64) (int64, error) {
 		return 0, fmt.Errorf("%w: %w", ErrXZ, err)
 	}
 	if dict > limit {
-		return 0, fmt.Errorf("%w: it wants %d MiB of memory, at most %d are given", ErrXZ, dict>>20, limit>>20)
+		return 0, fmt.Errorf("%w: %w: it wants %d MiB, at most %d are given", ErrXZ, errMemory, dict>>20, limit>>20)
 	}
 	return dict, nil
 }
