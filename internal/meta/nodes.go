@@ -48,7 +48,11 @@ const eachPath = `SELECT hash, store_path, refs, last_used FROM paths WHERE +cac
 // EachPath calls each for every path of a cache, in no order. It takes seconds
 // where there are a million.
 func (tx *Tx) EachPath(cacheID int64, each func(hash, storePath, refs string, lastUsed time.Time) error) error {
-	err := tx.each(eachPath, []any{cacheID}, func(scan func(...any) error) error {
+	return tx.eachPath(eachPath, []any{cacheID}, each)
+}
+
+func (tx *Tx) eachPath(query string, args []any, each func(hash, storePath, refs string, lastUsed time.Time) error) error {
+	err := tx.each(query, args, func(scan func(...any) error) error {
 		var hash, path, refs string
 		var used int64
 		if err := scan(&hash, &path, &refs, &used); err != nil {
@@ -60,6 +64,16 @@ func (tx *Tx) EachPath(cacheID int64, each func(hash, storePath, refs string, la
 		return fmt.Errorf("read all paths: %w", err)
 	}
 	return nil
+}
+
+// eachReferrer has the database look into the lists: of a million rows none but those
+// that are wanted come out of it, which is most of what EachPath takes.
+const eachReferrer = `SELECT hash, store_path, refs, last_used FROM paths WHERE +cache_id = $1 AND instr(refs, $2) > 0`
+
+// EachReferrer is EachPath of those paths of a cache that refer to the one of a hash,
+// and perhaps of a few others: whoever asks looks at refs.
+func (tx *Tx) EachReferrer(cacheID int64, hash string, each func(hash, storePath, refs string, lastUsed time.Time) error) error {
+	return tx.eachPath(eachReferrer, []any{cacheID, hash + "-"}, each)
 }
 
 // PinsOf lists the pins that hold a path itself and have not expired, by name.

@@ -113,7 +113,7 @@ type referrer struct {
 // left out. There is no index of it: it would be as large as all the rest.
 func referrers(ctx context.Context, tx *meta.Tx, cacheID int64, of map[hash]bool) (found []referrer, err error) {
 	n := 0
-	err = tx.EachPath(cacheID, func(hash32, path, refs string, used time.Time) error {
+	look := func(hash32, path, refs string, used time.Time) error {
 		if n++; n%1024 == 0 && ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -126,7 +126,14 @@ func referrers(ctx context.Context, tx *meta.Tx, cacheID int64, of map[hash]bool
 			return ErrTooLarge
 		}
 		return nil
-	})
+	}
+	if len(of) == 1 {
+		for h := range of {
+			err = tx.EachReferrer(cacheID, string(h[:]), look)
+		}
+	} else {
+		err = tx.EachPath(cacheID, look)
+	}
 	slices.SortFunc(found, func(a, b referrer) int { return strings.Compare(a.path, b.path) })
 	return found, err
 }
