@@ -16,7 +16,7 @@ const sweepRows = 2000
 func (st *stack) runner(log *slog.Logger) *chores.Runner {
 	return &chores.Runner{
 		Store: st.db, Busy: st.server.Busy, Log: log,
-		Chores: append(append(st.verifyChores(), st.gcChores(st.collectEvery)...), []chores.Chore{
+		Chores: append(append(st.verifyChores(st.verifyClock), st.gcChores(st.collectEvery)...), []chores.Chore{
 			{Name: "uses", Every: time.Minute, Step: func(ctx context.Context) (bool, error) {
 				return false, st.server.WriteUses(ctx)
 			}},

@@ -46,7 +46,8 @@ type stack struct {
 	collector    *gc.Collector
 	collectEvery time.Duration // 0: only when it is asked
 
-	verifier *verify.Verifier
+	verifier    *verify.Verifier
+	verifyClock config.Verify
 
 	recovered time.Time // when the database was rebuilt; zero: never
 
@@ -127,7 +128,7 @@ func openStack(ctx context.Context, cfg *config.Server, log *slog.Logger) (_ *st
 	recoverVerb(st.admin, st.db, store)
 	st.keeper = &checkpoint.Keeper{DB: st.db, Blobs: writes, Spool: dp.Spool, Log: log}
 	st.openVerifier(writes, root, secrets, log)
-	st.collectEvery = cfg.GC.Interval
+	st.collectEvery, st.verifyClock = cfg.GC.Interval, cfg.Verify
 	if err := st.openCollector(ctx, cfg, writes, log); err != nil {
 		return nil, err
 	}

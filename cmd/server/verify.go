@@ -15,18 +15,13 @@ import (
 	"github.com/org/attic-action/internal/admin"
 	"github.com/org/attic-action/internal/blob"
 	"github.com/org/attic-action/internal/chores"
+	"github.com/org/attic-action/internal/config"
 	"github.com/org/attic-action/internal/meta"
 	"github.com/org/attic-action/internal/seal"
 	"github.com/org/attic-action/internal/verify"
 )
 
-const (
-	// By the clock a week's check reads this much, wherever the storage is: a hundred requests, and nothing to pay
-	// for at most of those who sell storage. See docs/verify.md.
-	clockEvery  = 7 * 24 * time.Hour
-	clockBudget = 256 << 20
-	healEvery   = time.Minute
-)
+const healEvery = time.Minute
 
 type verifyInput struct {
 	Deep    bool
@@ -104,14 +99,15 @@ func checkKeys(ctx context.Context, db *meta.DB, store blob.Store, root seal.Roo
 	return lines, err
 }
 
-// verifyChores are a small look at the storage every week, and the healing of what pushes brought back.
-func (st *stack) verifyChores() []chores.Chore {
-	return []chores.Chore{
-		{Name: "heal", Every: healEvery, Step: st.verifier.Heal()},
-		{Name: "verify", Every: clockEvery, Step: func(ctx context.Context) (bool, error) {
-			return st.verifier.Clock(ctx, verify.Options{Deep: true, Budget: clockBudget})
-		}},
+// verifyChores are a small look at the storage, once a week by default, and the healing of what pushes brought back.
+func (st *stack) verifyChores(clock config.Verify) []chores.Chore {
+	list := []chores.Chore{{Name: "heal", Every: healEvery, Step: st.verifier.Heal()}}
+	if clock.Interval > 0 {
+		list = append(list, chores.Chore{Name: "verify", Every: clock.Interval, Step: func(ctx context.Context) (bool, error) {
+			return st.verifier.Clock(ctx, verify.Options{Deep: true, Budget: clock.Read})
+		}})
 	}
+	return list
 }
 
 // startVerifier looks at packs that could not be read until the function it returns is called.

@@ -43,6 +43,7 @@ type Server struct {
 	NARSizeThreshold    int64 // bytes from which Attic would cut a NAR; never 0
 	Compression         Compression
 	GC                  GC
+	Verify              Verify
 	JWT                 JWT
 	RootKey             Secret // ATTIC_SERVER_ROOT_KEY, for servers that have a public key only
 	OIDC                OIDC

@@ -26,6 +26,7 @@ type file struct {
 	Chunking            *fileChunking   `toml:"chunking"`
 	Compression         *fileCompressed `toml:"compression"`
 	GC                  *fileGC         `toml:"garbage-collection"`
+	Verify              *fileVerify     `toml:"verify"` // ours
 	JWT                 *fileJWT        `toml:"jwt"`
 	OldHS256            *string         `toml:"token-hs256-secret-base64"` // before [jwt.signing]
 	OIDC                *fileOIDC       `toml:"oidc"`

@@ -22,7 +22,7 @@ func (b *builder) keys(*Server) error {
 		if hint == "" && parent != "" {
 			hint = "; [" + stripIndices(parent) + "] has " + strings.Join(fields(typeOf(parent)), ", ")
 		}
-		if parent == "" || table == "trust" || table == "oidc" || table == "cache-rules" || table == "limits" || table == "audit" || table == "pins" ||
+		if parent == "" || table == "trust" || table == "oidc" || table == "cache-rules" || table == "limits" || table == "audit" || table == "pins" || table == "verify" ||
 			strings.HasPrefix(parent, "garbage-collection.cache") || spelling {
 			return b.wrong(k.key, "there is no such key%s", hint)
 		}
@@ -107,7 +107,7 @@ func wanted(key string) string {
 	case t.Kind() == reflect.Int64:
 		return "an integer"
 	}
-	if parent, _ := split(key); parent == "garbage-collection" {
+	if parent, name := split(key); parent == "garbage-collection" || parent == "verify" && name == "interval" {
 		return `a duration in quotes, such as "12 hours"`
 	}
 	return "a string, in quotes"

@@ -138,7 +138,7 @@ func (b *builder) server() (*Server, error) {
 	if b.name == "" && !b.onFly() {
 		s.Listen = outOfBoxListen
 	}
-	for _, part := range []func(*Server) error{b.keys, b.http, b.database, b.storage, b.reading, b.chunking, b.compression, b.gc, b.jwt, b.rootKey, b.oidc, b.trust, b.rules, b.pins, b.peers, b.limits, b.audit, b.unused, b.misspelt} {
+	for _, part := range []func(*Server) error{b.keys, b.http, b.database, b.storage, b.reading, b.chunking, b.compression, b.gc, b.verify, b.jwt, b.rootKey, b.oidc, b.trust, b.rules, b.pins, b.peers, b.limits, b.audit, b.unused, b.misspelt} {
 		if err := part(s); err != nil {
 			return nil, err
 		}
