@@ -87,8 +87,8 @@ const (
 	leaseName = "collection"
 	// dropBatch paths are deleted in one transaction, which is a record in the bucket, and others wait for it.
 	dropBatch = 500
-	// narPage is how many ids of NARs are looked at in one transaction.
-	narPage = 10_000
+	// narPage is how many ids of NARs are looked at in one transaction. SQLite keeps what a statement changes in memory.
+	narPage = 1000
 	// packBatch packs are condemned in one transaction.
 	packBatch = 256
 )
@@ -137,7 +137,7 @@ type run struct {
 // The stages. Each is a function that does a part and says whether it is done.
 var stages = []func(*Collector, context.Context, *run) (done bool, err error){
 	(*Collector).begin, (*Collector).read, (*Collector).dropPaths, (*Collector).dropNARs, (*Collector).rewrite,
-	(*Collector).look, (*Collector).condemn, (*Collector).reap, (*Collector).sweep, (*Collector).end,
+	(*Collector).look, (*Collector).condemn, (*Collector).reap, (*Collector).sweep, (*Collector).dropLogs, (*Collector).end,
 }
 
 // Step does a part of a collection, and begins one if none is under way. It ends soon after ctx does, and goes on when
