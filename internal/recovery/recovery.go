@@ -88,6 +88,11 @@ type job struct {
 	result Result
 	state  state
 	packs  packReader
+
+	// Packs whose ends cannot be read, a line each. They are lost if a path needs them: the log may speak of what was
+	// pushed again since.
+	unread  []string
+	needsIt bool
 }
 
 // Run rebuilds the database. If it is broken off, it goes on where it was when it
@@ -348,7 +353,11 @@ func (b *batch) flush() error {
 		return err
 	}
 	for part := range slices.Chunk(packs, 256) {
-		recs, err := b.packs.fetch(b.ctx, part, func(key string, err error) { b.lost("pack %s: %v", key, err) })
+		recs, err := b.packs.fetch(b.ctx, part, func(key string, err error) {
+			if len(b.unread) < maxLines {
+				b.unread = append(b.unread, fmt.Sprintf("pack %s: %v", key, err))
+			}
+		})
 		if err != nil {
 			return err
 		}

@@ -25,6 +25,11 @@ func (j *job) settle(ctx context.Context) error {
 	if err := v.flush(ctx); err != nil {
 		return err
 	}
+	for _, line := range j.unread {
+		if j.needsIt {
+			j.lost("%s", line)
+		}
+	}
 	if err := j.eachPage(ctx, "references", func(page []meta.LaidOut) error { return j.complete(ctx, page) }); err != nil {
 		return err
 	}
@@ -80,6 +85,7 @@ func (j *job) place(ctx context.Context, v *views, gone map[int64]bool, page []m
 	for _, p := range page {
 		why := ""
 		if len(p.Layout) == 0 {
+			j.needsIt = true
 			why = "a pack that it needs is not in the bucket"
 		} else if err := j.Layouts.Uses(p.Layout, func(pack int64, _, _ int) {
 			if gone[pack] {

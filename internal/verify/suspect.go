@@ -2,6 +2,7 @@ package verify
 
 import (
 	"context"
+	"time"
 
 	"github.com/org/attic-action/internal/depot"
 	"github.com/org/attic-action/internal/ledger"
@@ -10,6 +11,10 @@ import (
 
 // maxSuspects is how many packs wait to be looked at. Whoever reads one that found no room suspects it again.
 const maxSuspects = 64
+
+// lookAgain is how long a pack is not looked at again: each look may read all of it, and a hundred clients may have
+// met the same hiccup of the store.
+const lookAgain = time.Minute
 
 func (v *Verifier) init() {
 	v.once.Do(func() { v.suspects = make(chan int64, maxSuspects) })
@@ -28,11 +33,17 @@ func (v *Verifier) Suspect(pack int64) {
 // one gets a 404 and asks elsewhere.
 func (v *Verifier) Watch(ctx context.Context) {
 	v.init()
+	looked := map[int64]time.Time{}
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case pack := <-v.suspects:
+			if now := time.Now(); now.Sub(looked[pack]) < lookAgain {
+				continue
+			} else if looked[pack] = now; len(looked) > 16*maxSuspects {
+				clear(looked)
+			}
 			if err := v.look(ctx, pack); err != nil && ctx.Err() == nil {
 				v.log().Warn("look at a pack that could not be read", "pack", pack, "error", err) // it is read again, or it is not needed
 			}
