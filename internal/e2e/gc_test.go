@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -57,6 +58,28 @@ func (s *server) mustCommand(args ...string) string {
 func TestCollectionTakesWhatIsNotPinnedAndNothingElse(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
+	collectOne(t, s, s.stored)
+}
+
+// The same with a bucket, whose objects a real S3 server deletes.
+func TestCollectionTakesObjectsOfABucket(t *testing.T) {
+	t.Parallel()
+	b := startBucket(t)
+	collectOne(t, b.server(t), func() int64 { return b.stored(t) })
+}
+
+// stored is how many bytes of packs are in the bucket.
+func (b *bucket) stored(t testing.TB) (sum int64) {
+	t.Helper()
+	for _, name := range b.objects(t) {
+		if strings.HasPrefix(name, "packs/") {
+			sum += must(os.Stat(filepath.Join(b.gw.Root, b.name, name)))(t).Size()
+		}
+	}
+	return sum
+}
+
+func collectOne(t *testing.T, s *server, stored func() int64) {
 	tok, key := s.cache("main", true)
 	keeps, goes := build(t, "", network)[0], build(t, "", other)[0]
 	for name, top := range map[string]string{"keeps": keeps, "goes": goes} {
@@ -64,7 +87,7 @@ func TestCollectionTakesWhatIsNotPinnedAndNothingElse(t *testing.T) {
 		s.mustCommand("pin", "set", "main", name, top)
 	}
 	s.retention("main", 1)
-	full := s.stored()
+	full := stored()
 	until(t, "everything is older than its retention", func() bool {
 		plan := s.mustCommand("gc", "--dry-run")
 		if !strings.Contains(plan, "would delete: 0 paths") {
@@ -79,8 +102,8 @@ func TestCollectionTakesWhatIsNotPinnedAndNothingElse(t *testing.T) {
 		gone.Paths, gone.NARs, gone.Packs, gone.Freed = gone.Paths+c.Paths, gone.NARs+c.NARs, gone.Packs+c.Packs, gone.Freed+c.Freed
 		return gone.Paths > 0
 	})
-	if gone.Paths != 3 || gone.NARs != 3 || gone.Freed < 10_000_000 || full-s.stored() < 10_000_000 {
-		t.Errorf("%+v went, %d bytes of %d are left", gone, s.stored(), full)
+	if gone.Paths != 3 || gone.NARs != 3 || gone.Freed < 10_000_000 || full-stored() < 10_000_000 {
+		t.Errorf("%+v went, %d bytes of %d are left", gone, stored(), full)
 	}
 	for _, path := range closure(t, goes) {
 		s.want(http.StatusNotFound, s.request(http.MethodGet, "/main/"+hashOf(path)+".narinfo", tok, nil))
