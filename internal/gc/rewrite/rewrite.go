@@ -45,7 +45,7 @@ type Rewriter struct {
 	Memory *budget.Bytes // of bytes in flight; nil: no limit
 	Log    *slog.Logger  // nil means slog.Default()
 
-	Budget int64 // bytes that a run may read and write together, about; 0 means 1 GiB
+	Budget int64 // bytes that a run may read and write together, about, 4 KiB for each NAR that moves; 0 means 1 GiB
 	Target int64 // bytes of a new pack, about; 0 means 16 MiB
 	Small  int64 // a pack of less bytes is merged with others; 0 means 4 MiB
 
@@ -80,6 +80,7 @@ type run struct {
 	users  *users // nil: the survey is not done
 	next   int    // of the users' groups
 	copy   *copying
+	settle *settling
 	result Result
 }
 
@@ -150,27 +151,15 @@ func (r *Rewriter) advance(ctx context.Context) (done bool, err error) {
 		return false, err
 	}
 	for run.next < len(run.users.groups) {
-		if run.copy == nil {
-			if spent := run.result.Read + run.result.Written; run.next > 0 && spent >= r.budget() {
-				return true, nil
-			}
-			if run.copy, err = r.newCopying(ctx, run.users.groups[run.next]); err != nil {
-				if ctx.Err() != nil {
-					return false, nil // it waited for the spool
-				}
-				return false, err
-			}
+		if run.next > 0 && run.copy == nil && run.settle == nil && r.spent()+r.cost(run.users.groups[run.next]) > r.budget() {
+			return true, nil
 		}
-		copied, err := r.step(ctx, run.copy)
-		if err == nil && copied {
-			err = r.store(ctx, run.copy)
-		}
+		ready, err := r.group(ctx, run)
 		if err != nil {
 			return false, err
 		}
-		if copied {
-			run.copy.close()
-			run.copy = nil
+		if ready {
+			run.copy, run.settle = nil, nil
 			run.next++
 		}
 		if ctx.Err() != nil {
@@ -179,6 +168,43 @@ func (r *Rewriter) advance(ctx context.Context) (done bool, err error) {
 	}
 	return run.next == len(run.users.groups), nil
 }
+
+// group goes on with the present group.
+func (r *Rewriter) group(ctx context.Context, run *run) (done bool, err error) {
+	if run.settle != nil {
+		return r.settle(ctx, run.settle)
+	}
+	if run.copy == nil {
+		if run.copy, err = r.newCopying(ctx, run.users.groups[run.next]); err != nil {
+			if ctx.Err() != nil {
+				return false, nil // it waited for the spool
+			}
+			return false, err
+		}
+	}
+	if copied, err := r.step(ctx, run.copy); err != nil || !copied {
+		return false, err
+	}
+	if len(run.copy.done) == 0 {
+		run.copy.close()
+		return true, nil
+	}
+	if run.settle, err = r.store(ctx, run.copy); err != nil {
+		return false, err
+	}
+	return r.settle(ctx, run.settle)
+}
+
+// narBytes is what moving a NAR counts: its record, its row, and what both are written to again later.
+const narBytes = 4 << 10
+
+func (r *Rewriter) spent() int64 {
+	res := &r.run.result
+	return res.Read + res.Written + int64(res.NARs)*narBytes
+}
+
+// cost is about what a group will have cost.
+func (r *Rewriter) cost(g *group) int64 { return 2*g.alive() + int64(len(g.nars))*narBytes }
 
 func (r *Rewriter) log() *slog.Logger {
 	if r.Log == nil {

@@ -9,92 +9,120 @@ import (
 	"github.com/org/attic-action/internal/depot"
 	"github.com/org/attic-action/internal/ledger"
 	"github.com/org/attic-action/internal/meta"
-	"github.com/org/attic-action/internal/pack"
 )
 
-// txWeight is how much one transaction does, so that pushes do not wait for a second: a hundred thousand places, or
-// a thousand NARs.
+// txWeight is how much one transaction does, so that pushes do not wait for long: a hundred thousand places, or five
+// hundred NARs.
 const (
 	txWeight  = 100_000
-	narWeight = 100
+	narWeight = 200
 )
 
-// op is a part of what is to be settled. They are done in their order; those of one transaction together.
-type op struct {
-	weight int
-	do     func(*meta.Tx) error
+// settling puts everything that was copied in its new place: in one transaction, if it is not too much. If it is, every
+// one of the transactions leaves all as good as before: caches see the new pack before a NAR lies in it, and lose sight
+// of the old ones last.
+type settling struct {
+	group *group
+	done  []*copied
+	row   *meta.Pack // the new one
+	move  *depot.Move
+
+	shown, nars, hidden int // how many of the packs, the NARs, and the packs again are behind
 }
 
-// store puts the new pack into the store, and everything that was copied in its new place.
-func (r *Rewriter) store(ctx context.Context, c *copying) error {
-	if len(c.done) == 0 {
-		return nil
-	}
-	ctx = context.WithoutCancel(ctx) // what is in the file is not copied twice for a request
+// store puts the new pack into the store. What is in the file is not copied twice for a request.
+func (r *Rewriter) store(ctx context.Context, c *copying) (*settling, error) {
 	name, ix, err := c.pack.Finish()
 	if err != nil {
-		return fmt.Errorf("spool pack: %w", err)
+		return nil, fmt.Errorf("spool pack: %w", err)
 	}
 	row := &meta.Pack{Key: depot.PackKey(name), SHA256: name, Size: ix.Size(), Index: r.Layouts.EncodeIndex(ix)}
-	within, cancel := context.WithTimeout(ctx, sendTime)
+	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), sendTime)
 	defer cancel()
 	if err := r.Blobs.Put(within, row.Key, c.file); err != nil {
-		return fmt.Errorf("store pack: %w", err)
+		return nil, fmt.Errorf("store pack: %w", err)
+	}
+	c.close()
+	r.run.result.Written += row.Size
+	s := &settling{group: c.group, done: c.done, row: row, move: &depot.Move{Key: row.Key, Index: ix, Entries: map[int64][]int32{}}}
+	for _, p := range s.done {
+		s.move.Entries[p.id] = p.entry
+	}
+	return s, nil
+}
+
+// settle goes on until all is in its place, which it says, or ctx ends. It makes a transaction at least.
+func (r *Rewriter) settle(ctx context.Context, s *settling) (done bool, err error) {
+	if err := r.run.users.late(ctx); err != nil {
+		return false, err
+	}
+	for s.hidden < len(s.done) {
+		err := r.DB.Update(context.WithoutCancel(ctx), func(tx *meta.Tx) error { return r.settleSome(tx, s) })
+		if err != nil {
+			return false, fmt.Errorf("move to pack %s: %w", s.row.Key, err)
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	if s.hidden < len(s.done) {
+		return false, nil
 	}
 	result := &r.run.result
-	result.Written += row.Size
-	if err := r.run.users.late(ctx); err != nil {
-		return err
-	}
-	if err := r.settle(ctx, c, row, ix); err != nil {
-		return fmt.Errorf("move to pack %s: %w", row.Key, err)
-	}
 	result.New++
-	result.Packs += len(c.done)
-	for _, p := range c.done {
+	result.Packs += len(s.done)
+	for _, p := range s.done {
 		result.Bytes += p.size
+	}
+	return true, nil
+}
+
+// settleSome is one transaction of it. If it fails, the run is given up.
+func (r *Rewriter) settleSome(tx *meta.Tx, s *settling) error {
+	most := r.heavy
+	if most == 0 {
+		most = txWeight
+	}
+	for weight := 0; weight < most && s.hidden < len(s.done); {
+		n, err := r.settleNext(tx, s)
+		if err != nil {
+			return err
+		}
+		weight += n
 	}
 	return nil
 }
 
-// settle does it all in one transaction, if it is not too much. If it is, every one of the transactions leaves
-// all as good as before: caches see the new pack before a NAR lies in it, and lose sight of the old ones last.
-func (r *Rewriter) settle(ctx context.Context, c *copying, row *meta.Pack, ix *pack.Index) error {
-	move := &depot.Move{Key: row.Key, Index: ix, Entries: map[int64][]int32{}}
-	ops := []op{{do: func(tx *meta.Tx) error {
-		err := tx.InsertPack(row, ix.Entries)
-		move.To = row.ID
-		return err
-	}}}
-	for _, p := range c.done {
-		move.Entries[p.id] = p.entry
-		ops = append(ops, op{len(p.entry), func(tx *meta.Tx) error { return r.moved(tx, p, move, tx.ShowMoved) }})
+func (r *Rewriter) settleNext(tx *meta.Tx, s *settling) (weight int, err error) {
+	switch {
+	case s.move.To == 0:
+		err := tx.InsertPack(s.row, s.move.Index.Entries)
+		s.move.To = s.row.ID
+		return 1, err
+	case s.shown < len(s.done):
+		p := s.done[s.shown]
+		s.shown++
+		return len(p.entry), r.moved(tx, p, s.move, tx.ShowMoved)
+	case s.nars < len(s.group.nars):
+		s.nars++
+		return narWeight, r.moveNAR(tx, s.group.nars[s.nars-1], s.move)
 	}
-	nars := len(c.group.nars)
-	for _, id := range c.group.nars {
-		ops = append(ops, op{narWeight, func(tx *meta.Tx) error { return r.moveNAR(tx, id, move) }})
+	// No NAR may be left in a pack that its cache does not see: those that came this moment are moved first, and where
+	// one needs the old pack as a file, all that is in it can be found there still.
+	for read := false; !read; {
+		if read, err = r.run.users.read(tx); err != nil {
+			return 0, err
+		}
 	}
-	for _, p := range c.done {
-		ops = append(ops, op{len(p.entry), func(tx *meta.Tx) (err error) {
-			// No NAR may be left in a pack that its cache does not see: those that came this moment are moved
-			// first, and where one needs the old pack as a file, all that is in it can be found there still.
-			for read := false; !read; {
-				if read, err = r.run.users.read(tx); err != nil {
-					return err
-				}
-			}
-			for ; nars < len(c.group.nars); nars++ {
-				if err := r.moveNAR(tx, c.group.nars[nars], move); err != nil {
-					return err
-				}
-			}
-			if p.source.Whole {
-				return nil
-			}
-			return r.moved(tx, p, move, tx.HideMoved)
-		}})
+	if s.nars < len(s.group.nars) {
+		return 0, nil
 	}
-	return r.do(ctx, ops)
+	p := s.done[s.hidden]
+	s.hidden++
+	if p.source.Whole {
+		return 1, nil
+	}
+	return len(p.entry), r.moved(tx, p, s.move, tx.HideMoved)
 }
 
 // moved reads the old pack's index again: all of them at once would be too much to hold.
@@ -125,31 +153,4 @@ func (r *Rewriter) moveNAR(tx *meta.Tx, id int64, move *depot.Move) error {
 		return nil // it was collected
 	}
 	return err
-}
-
-func (r *Rewriter) do(ctx context.Context, ops []op) error {
-	most := r.heavy
-	if most == 0 {
-		most = txWeight
-	}
-	for len(ops) > 0 {
-		n, weight := 0, 0
-		for n < len(ops) && (n == 0 || weight+ops[n].weight <= most) {
-			weight += ops[n].weight
-			n++
-		}
-		err := r.DB.Update(ctx, func(tx *meta.Tx) error {
-			for _, o := range ops[:n] {
-				if err := o.do(tx); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-		ops = ops[n:]
-	}
-	return nil
 }
