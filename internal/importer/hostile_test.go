@@ -326,3 +326,44 @@ func TestDecoderThatNeedsMoreMemoryGetsItOnce(t *testing.T) {
 		t.Fatalf("%+v, %v", r, err)
 	}
 }
+
+// A list is a source's word as well: what is in it becomes part of URLs, and may have no end.
+func TestHostileListIsRefusedOrEnds(t *testing.T) {
+	for name, page := range map[string]string{
+		"no hash":      `{"paths":[{"hash":"../../../../admin"}],"next":"a"}`,
+		"no reference": `{"paths":[{"hash":"xcp9cav49dmsjbwdjlmkjxj10gkpx553","upstream":["x"]}]}`,
+		"a whole path": `{"paths":[{"hash":"/nix/store/xcp9cav49dmsjbwdjlmkjxj10gkpx553-hello"}]}`,
+		"no JSON":      `<html>`,
+	} {
+		_, to := world(t)
+		asked := 0
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch asked++; r.URL.Path {
+			case "/_api/v1/cache-config/c":
+				_, _ = io.WriteString(w, `{"substituter_endpoint":"x","attic_action":{"routes":{"list":"/elsewhere"}}}`)
+			case "/_api/v1/cache/c/paths":
+				_, _ = io.WriteString(w, page)
+			default:
+				t.Errorf("%s: asked for %s", name, r.URL)
+			}
+		}))
+		if r, err := to.run(t, srv.URL+"/c", Options{}); err == nil || asked > 2 {
+			t.Errorf("%s: %+v, %v, %d requests", name, r, err, asked)
+		}
+		srv.Close()
+	}
+	_, to := world(t)
+	pages := 0
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/paths") {
+			pages++
+			_, _ = io.WriteString(w, `{"paths":[],"next":"`+strings.Repeat("z", pages)+`"}`)
+			return
+		}
+		_, _ = io.WriteString(w, `{"substituter_endpoint":"x","attic_action":{"routes":{"list":"/elsewhere"}}}`)
+	}))
+	defer srv.Close()
+	if _, err := to.run(t, srv.URL+"/c", Options{}); err != nil || pages != 1 {
+		t.Errorf("without an end: %v, %d pages", err, pages)
+	}
+}

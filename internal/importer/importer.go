@@ -17,6 +17,7 @@ package importer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -82,8 +83,12 @@ type Failure struct {
 	Problem string `json:"problem"`
 }
 
-// maxFailures bounds Result.Failed.
-const maxFailures = 1000
+const (
+	// maxFailures bounds Result.Failed.
+	maxFailures = 1000
+	// maxElsewhere bounds an Order.
+	maxElsewhere = 10_000
+)
 
 // Run takes what o says. Paths that fail are in the result and keep back those that need them; an error
 // ends the run, and what came before it stays.
@@ -162,6 +167,10 @@ const keptBack = "not taken: something that it refers to was not"
 // one takes one path, and tries again what may pass.
 func (r *run) one(ctx context.Context, w *walk, id int32) (good bool, err error) {
 	o := w.orderFor(id)
+	if n := len(o.Elsewhere); n > maxElsewhere {
+		r.fail(o.Hash, fmt.Sprintf("it refers to %d paths that the source does not have; at most %d can be", n, maxElsewhere))
+		return false, nil
+	}
 	for try := 0; ; try++ {
 		t, err := r.to.Take(ctx, o)
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,7 +25,9 @@ type local struct {
 	cache   meta.Cache
 	ask     Ask
 	whole   bool
-	takes   []string
+
+	mu    sync.Mutex
+	takes []string
 }
 
 func (l *local) Have(ctx context.Context, hashes []string) (map[string][]string, error) {
@@ -32,7 +35,9 @@ func (l *local) Have(ctx context.Context, hashes []string) (map[string][]string,
 }
 
 func (l *local) Take(ctx context.Context, o Order) (Taken, error) {
+	l.mu.Lock()
 	l.takes = append(l.takes, o.Hash)
+	l.mu.Unlock()
 	return l.landing.Take(ctx, l.cache, l.ask, o)
 }
 

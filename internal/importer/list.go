@@ -109,15 +109,29 @@ func (s *Source) listOurs(ctx context.Context, each func(Listed) error) (known b
 			return true, fmt.Errorf("list %s: read answer: %w", s.URL, err)
 		}
 		for _, p := range page.Paths {
-			if err := each(Listed{p.Hash, p.Upstream}); err != nil {
-				return true, err
+			l, err := listed(p)
+			if err == nil {
+				err = each(l)
+			}
+			if err != nil {
+				return true, fmt.Errorf("list %s: %w", s.URL, err)
 			}
 		}
-		if page.Next <= after {
+		if page.Next <= after || len(page.Paths) == 0 {
 			return true, nil
 		}
 		after = page.Next
 	}
+}
+
+// listed checks hashes: they become parts of URLs.
+func listed(p api.ListedPath) (Listed, error) {
+	for _, h := range append([]string{p.Hash}, p.Upstream...) {
+		if _, err := Hash(h); err != nil || len(h) != nix.PathHashLen {
+			return Listed{}, fmt.Errorf("%.100q is no hash of a path", h)
+		}
+	}
+	return Listed{p.Hash, p.Upstream}, nil
 }
 
 // ignore leaves nothing of an error but the end of ctx, and what would go wrong again.

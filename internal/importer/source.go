@@ -63,7 +63,7 @@ func Parse(s string) (*url.URL, error) {
 		return nil, fmt.Errorf("%.200q is not a URL", s)
 	case u.User != nil:
 		return nil, errors.New("a URL with a password in it shows the password to everybody: put it into a file, for --netrc")
-	case u.Scheme == "file" && (u.Host != "" || !path.IsAbs(u.Path)):
+	case u.Scheme == "file" && (u.Host != "" || !path.IsAbs(u.Path) || strings.Trim(u.Path, "/") == ""):
 		return nil, fmt.Errorf("%.200q: want file:// and the whole path of a folder", s)
 	case u.Scheme != "file" && (u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == ""):
 		return nil, fmt.Errorf("%.200q: want https://HOST/CACHE, http://HOST/CACHE, or a folder", s)
