@@ -11,7 +11,6 @@ import (
 	"github.com/org/attic-action/internal/api"
 	"github.com/org/attic-action/internal/audit"
 	"github.com/org/attic-action/internal/depot"
-	"github.com/org/attic-action/internal/meta"
 	"github.com/org/attic-action/internal/nix"
 	"github.com/org/attic-action/internal/token"
 )
@@ -31,11 +30,7 @@ func (s *Server) missingPaths(w http.ResponseWriter, r *http.Request) error {
 		}
 		slices.Sort(in.StorePathHashes)
 		hashes := slices.Compact(in.StorePathHashes)
-		var missing []string
-		err = s.DB.View(r.Context(), func(tx *meta.Tx) (err error) {
-			missing, err = tx.MissingPaths(cache.ID, hashes)
-			return err
-		})
+		missing, err := s.Roots.Missing(r.Context(), asker(callerOf(r), cache), hashes)
 		if err != nil {
 			return err
 		}

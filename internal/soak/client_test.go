@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/org/attic-action/internal/api"
 	"github.com/org/attic-action/internal/chunk"
@@ -130,7 +131,31 @@ func (w *world) missingPaths(s *shelf, want []*product) (missing []*product, end
 			w.wrong("cache %s claims to have %s, which was deleted or never pushed", s.name, p.path)
 		}
 	}
+	for _, p := range want {
+		if !slices.Contains(missing, p) {
+			w.asked(p.path.Hash(), before, w.m.caches[s.name])
+		}
+	}
 	return missing, done
+}
+
+// asked notes that a path was there when a push asked for it: that is a use, though
+// it is not known to the minute, and what it needs is kept from here on.
+func (w *world) asked(hash string, shelves ...*shelf) {
+	for _, s := range shelves {
+		if s == nil {
+			continue
+		}
+		h, there := s.paths[hash]
+		if !there {
+			continue
+		}
+		noted := time.Hour
+		if d := w.retentionOf(s); d > 0 {
+			noted = min(noted, d/2)
+		}
+		s.paths[hash] = held{lo: later(h.lo, w.now.Add(-noted)), hi: w.now}
+	}
 }
 
 // push brings a closure as our client does: what is missing, its chunks that are

@@ -100,6 +100,9 @@ func (w *world) run(s step) {
 	w.before = w.m.clone()
 	w.faults, w.unsure, w.stored = 0, false, false
 	w.disturb = disturbance{kind: s.disturb, left: 1 + r.IntN(1+r.IntN(60)), amid: func() { w.runAmid(r, func(k kind) bool { return k.client }) }}
+	if r.IntN(2) == 0 { // a collection has hundreds of points
+		w.disturb.left = 1 + r.IntN(300)
+	}
 	if s.disturb == other && w.kinds[s.kind].client {
 		w.disturb = disturbance{} // clients let others come between their requests by themselves
 	}
@@ -172,10 +175,11 @@ func (w *world) old(r *rand.Rand, s *shelf) string {
 	return hashes[r.IntN(len(hashes))]
 }
 
-func (w *world) doPush(r *rand.Rand)   { w.bring(r, (*world).push) }
-func (w *world) doUpload(r *rand.Rand) { w.bring(r, (*world).upload) }
+func (w *world) doPush(r *rand.Rand)   { w.bring(r, true, (*world).push) }
+func (w *world) doUpload(r *rand.Rand) { w.bring(r, false, (*world).upload) }
 
-func (w *world) bring(r *rand.Rand, how func(*world, *rand.Rand, *shelf, string, func()) outcome) {
+// bring pushes a closure. whole says that no path is taken without what it needs.
+func (w *world) bring(r *rand.Rand, whole bool, how func(*world, *rand.Rand, *shelf, string, func()) outcome) {
 	s := w.shelf(r)
 	if s == nil {
 		return
@@ -216,8 +220,13 @@ func (w *world) bring(r *rand.Rand, how func(*world, *rand.Rand, *shelf, string,
 		h.hi = w.now
 		now.paths[p.path.Hash()] = h
 	}
-	for hash := range w.committed { // what was there already is no safer for having been asked about
-		w.settled(now, hash)
+	for hash := range w.committed { // and with it what it needs, unless a stock client brings it later, or not at all
+		h := now.paths[hash]
+		h.doubt = false
+		now.paths[hash] = h
+		if whole {
+			w.settled(now, hash)
+		}
 	}
 }
 

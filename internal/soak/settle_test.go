@@ -14,7 +14,7 @@ import (
 // doSettle lets days pass in which nothing happens but collections. Then the bucket
 // holds what is needed, and little else.
 func (w *world) doSettle(r *rand.Rand) {
-	w.disturb = disturbance{}
+	w.disturb, w.faults = disturbance{}, 0
 	w.checkpoint()
 	for range 3 {
 		w.now = w.now.Add(26 * time.Hour) // longer than a pack waits for its commit, and an orphan for its deletion

@@ -318,7 +318,7 @@ func (t *tail) String() string {
 
 // finish sees that all is there in the end.
 func (w *world) finish() {
-	w.disturb, w.unsure, w.before = disturbance{}, false, w.m.clone()
+	w.disturb, w.faults, w.unsure, w.before = disturbance{}, 0, false, w.m.clone()
 	for _, name := range w.m.names() {
 		w.look(w.m.caches[name])
 	}
