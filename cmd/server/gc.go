@@ -71,7 +71,13 @@ func (st *stack) openCollector(ctx context.Context, cfg *config.Server, store bl
 			}},
 	}
 	admin.Handle(st.admin, "gc", st.collect)
-	return st.db.Update(ctx, (*meta.Tx).ClearLeases)
+	if err := st.db.Update(ctx, (*meta.Tx).ClearLeases); err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		log.Warn("take back a lease; the next collection waits for its end", "error", err) // a full disk can still be read from
+	}
+	return nil
 }
 
 // collect answers the command.
