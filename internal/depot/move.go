@@ -43,12 +43,14 @@ func (l *Layouts) Extents(row []byte, each func(Extent)) error {
 	return nil
 }
 
-// Move is a new pack and which entries of other packs are in it, their frames as they were.
+// Move is a new pack and which entries of other packs are in it, their frames as they were. It is for one goroutine.
 type Move struct {
 	To      int64 // its row, which may be of the present transaction
 	Key     string
 	Index   *pack.Index
 	Entries map[int64][]int32 // of each old pack: its entries' places in the new one; -1 is not in it
+
+	offsets []int64 // of the new pack's entries, once they were needed
 }
 
 // Move is the row and the spans of a layout with all that was moved taken from the new pack. The stream is the same, byte for byte. It is
@@ -58,7 +60,10 @@ func (l *Layouts) Move(tx *meta.Tx, row []byte, m *Move) ([]byte, []ledger.Span,
 	if err != nil {
 		return nil, nil, err
 	}
-	to := &packInfo{Pack: meta.Pack{ID: m.To}, index: m.Index, offsets: m.Index.Offsets()}
+	if m.offsets == nil {
+		m.offsets = m.Index.Offsets()
+	}
+	to := &packInfo{Pack: meta.Pack{ID: m.To}, index: m.Index, offsets: m.offsets}
 	var lay layout
 	moved := false
 	for _, s := range old {

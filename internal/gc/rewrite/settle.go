@@ -11,11 +11,11 @@ import (
 	"github.com/org/attic-action/internal/meta"
 )
 
-// txWeight is how much one transaction does, so that pushes do not wait for long: a hundred thousand places, or five
+// txWeight is how much one transaction does, so that pushes do not wait for long: twenty thousand places, or five
 // hundred NARs.
 const (
-	txWeight  = 100_000
-	narWeight = 200
+	txWeight  = 20_000
+	narWeight = 40
 )
 
 // settling puts everything that was copied in its new place: in one transaction, if it is not too much. If it is, every
