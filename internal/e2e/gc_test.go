@@ -148,3 +148,30 @@ func TestGarbageCollectorOnceLeavesNoFile(t *testing.T) {
 	s.want(http.StatusNotFound, s.request(http.MethodGet, "/main/"+hashOf(path)+".narinfo", tok, nil))
 	s.stopped()
 }
+
+// A server collects by itself, when nobody asks it for anything, and at its start what is overdue.
+func TestServerCollectsByTheClock(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "server.toml")
+	text := "[garbage-collection]\ninterval = \"1 second\"\ndefault-retention-period = \"1 second\"\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := startServer(t, "-f", file)
+	tok, _ := s.cache("main", true)
+	goes, stays := addTree(t, "clock", map[string]string{"a": "tick"}), addTree(t, "pinned", map[string]string{"a": "tock"})
+	mustPush(t, s.url, tok, "main", stays)
+	until(t, "it is pinned before it is collected", func() bool {
+		if s.command("pin", "set", "main", "host", stays).code == 0 {
+			return true
+		}
+		mustPush(t, s.url, tok, "main", stays)
+		return false
+	})
+	mustPush(t, s.url, tok, "main", goes)
+	// Asked on its socket: requests would keep it from being idle.
+	until(t, "what is not pinned has gone", func() bool { return s.command("path", goes).code != 0 })
+	s.want(http.StatusNotFound, s.request(http.MethodGet, "/main/"+hashOf(goes)+".narinfo", tok, nil))
+	s.want(http.StatusOK, s.request(http.MethodGet, "/main/"+hashOf(stays)+".narinfo", tok, nil))
+	s.stopped()
+}

@@ -240,7 +240,6 @@ func (g *graph) bits() bits { return make(bits, (g.len()+63)/64) }
 
 func (b bits) has(id uint32) bool { return b[id/64]&(1<<(id%64)) != 0 }
 func (b bits) add(id uint32)      { b[id/64] |= 1 << (id % 64) }
-func (b bits) remove(id uint32)   { b[id/64] &^= 1 << (id % 64) }
 
 // reach calls each for whatever is there of the closures of from, once, and puts it into seen; what is in it already
 // is passed over, with what it needs.
