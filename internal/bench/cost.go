@@ -94,8 +94,6 @@ func describeNodes(nodes []node) {
 type played struct {
 	sum   tally
 	awake float64 // seconds
-	first tally   // of the first day
-	end   int64   // bytes in the bucket at the end
 	most  int64
 	bill  bill
 }
@@ -119,8 +117,8 @@ func (c *cost) simulate(nodes []node) (ours, theirs played) {
 		}
 		if d%7 == 6 {
 			since := d - c.retention
-			packed.collect(d, since)
-			single.collect(d, since)
+			packed.collect(since)
+			single.collect(since)
 			for name, last := range names {
 				if last < since {
 					delete(names, name)
@@ -131,9 +129,6 @@ func (c *cost) simulate(nodes []node) (ours, theirs played) {
 		stored[0] += float64(packed.total())
 		stored[1] += float64(single.total())
 		days++
-		if d == 0 {
-			ours.first, theirs.first = packed.t, single.t
-		}
 		ours.most, theirs.most = max(ours.most, packed.total()), max(theirs.most, single.total())
 		// The hosts are pushed by jobs of one workflow; each pulls at an hour of its own.
 		lingering := float64(1+c.hosts) * c.linger.Seconds()
@@ -156,7 +151,6 @@ func (c *cost) simulate(nodes []node) (ours, theirs played) {
 			days = 0
 		}
 	}
-	ours.end, theirs.end = packed.total(), single.total()
 	ours.sum.stored /= float64(c.days)
 	theirs.sum.stored /= float64(c.days)
 	return ours, theirs

@@ -64,7 +64,7 @@ func (s *single) pull(paths []pushed) {
 	}
 }
 
-func (s *single) collect(_, since int) {
+func (s *single) collect(since int) {
 	for id, o := range s.chunks {
 		if o.last < since {
 			delete(s.chunks, id) // deletions cost nothing
@@ -90,7 +90,9 @@ type packed struct {
 	open   *file // shared pack that is being filled by the present push
 	bytes  int64
 	state  int64 // bytes of log and checkpoint
-	t      tally
+
+	dropped int64 // packs, since the last collection
+	t       tally
 }
 
 type placed struct {
@@ -200,7 +202,7 @@ func (s *packed) pull(paths []pushed) {
 }
 
 // collect drops dead packs, rewrites sparse ones and merges small ones.
-func (s *packed) collect(day, since int) {
+func (s *packed) collect(since int) {
 	for id, c := range s.chunks {
 		if c.last < since {
 			c.pack.alive -= c.size
@@ -226,7 +228,8 @@ func (s *packed) collect(day, since int) {
 		sparse = append(sparse, small...)
 	}
 	s.rewrite(sparse)
-	s.t.classA += int64(len(s.packs))/1000 + 1 // LIST for orphans
+	s.t.classA += s.dropped/16*2 + 2 // LIST: is this server still the one that may delete?
+	s.dropped = 0
 }
 
 func (s *packed) rewrite(packs []*file) {
@@ -256,16 +259,18 @@ func (s *packed) rewrite(packs []*file) {
 }
 
 func (s *packed) drop(id int) {
+	s.dropped++
 	s.bytes -= s.packs[id].size
 	delete(s.packs, id)
 }
 
-// checkpoint writes the state anew, as a server does once a day.
+// checkpoint writes the state anew and searches the bucket for orphans, as a server does once a day.
 func (s *packed) checkpoint(paths int) {
 	s.state = int64(float64(len(s.chunks))*indexBytes + float64(paths)*recordBytes)
 	shards := s.state/shardBytes + 1
 	s.t.classA += shards + 1 + 2 // shards, manifest, two listings
 	s.t.classB += shards         // which are read back
+	s.t.classA += 17 + int64(len(s.packs))/1000
 }
 
 func (s *packed) month() tally { t := s.t; s.t = tally{}; return t }
