@@ -92,3 +92,31 @@ func (s *server) killed(paths []string, cache, tok string, args ...string) {
 		}
 	}
 }
+
+// What is damaged counts as missing, so an import from a copy that is whole heals it; and an export names it.
+func TestImportHealsWhatIsDamaged(t *testing.T) {
+	t.Parallel()
+	s := startServer(t)
+	tok, key := s.cache("main", false)
+	top := build(t, "", network)[0]
+	mustPush(t, s.url, tok, "main", top)
+	dir := filepath.Join(t.TempDir(), "copy")
+	if end := s.command("export", "--to", dir); end.code != 0 {
+		t.Fatalf("export: exit %d\n%s", end.code, end.stderr)
+	}
+	for _, pack := range s.files("packs") {
+		flip(t, pack, 2)
+	}
+	oneLine(t, s.command("export", "--to", filepath.Join(t.TempDir(), "damaged"), "--json"), 1, "attic-server: ", "were not exported")
+	if end := s.command("verify", "--deep"); end.code != 1 {
+		t.Fatalf("verify: exit %d\n%s", end.code, end.stdout)
+	}
+	paths := closure(t, top)
+	if len(s.absent("main", tok, paths)) == 0 {
+		t.Fatal("nothing is absent")
+	}
+	if end := s.command("import", "--from", dir, "--to", "main"); end.code != 0 {
+		t.Fatalf("import: exit %d\n%s", end.code, end.stderr)
+	}
+	s.verifyServed("main", tok, key, paths)
+}
