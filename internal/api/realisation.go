@@ -90,10 +90,32 @@ func values(m map[string]string) (list []string) {
 // Merge adds the signatures of other, which is of the same output and path.
 func (r *Realisation) Merge(other *Realisation) {
 	for _, sig := range other.Signatures {
-		if !slices.Contains(r.Signatures, sig) && len(r.Signatures) < maxRealisationSigs {
-			r.Signatures = append(r.Signatures, sig)
+		if len(r.Signatures) < maxRealisationSigs {
+			r.Sign(sig)
 		}
 	}
+}
+
+// Sign adds a signature.
+func (r *Realisation) Sign(sig string) {
+	if !slices.Contains(r.Signatures, sig) {
+		r.Signatures = append(r.Signatures, sig)
+	}
+}
+
+// Fingerprint is the text that signatures sign.
+func (r *Realisation) Fingerprint() string {
+	var unsigned struct {
+		Dependent map[string]string `json:"dependentRealisations"`
+		ID        string            `json:"id"`
+		OutPath   string            `json:"outPath"`
+	}
+	unsigned.Dependent, unsigned.ID, unsigned.OutPath = r.Dependent, r.ID, r.OutPath
+	b, err := json.Marshal(unsigned)
+	if err != nil { // texts and lists of them always encode
+		panic("api: internal error: " + err.Error())
+	}
+	return string(b)
 }
 
 // Encode is r as Nix writes it.

@@ -196,7 +196,7 @@ func (s *Server) getNAR(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if handled, err := s.headWaiting(w, r, cacheName); handled || err != nil {
+	if handled, err := s.getUploaded(w, r, cacheName); handled || err != nil {
 		return err
 	}
 	_, hash, err := nameParam(r, "nar")

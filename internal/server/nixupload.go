@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
 	"strings"
 
 	"github.com/org/attic-action/internal/api"
@@ -63,31 +62,6 @@ func parseNARFile(name string) (f narFile, ok bool, err error) {
 
 func (s *Server) waitingKey(r *http.Request, cache *meta.Cache, f narFile) waiting.Key {
 	return waiting.Key{Cache: cache.ID, Holder: holderOf(r), File: f.hash}
-}
-
-// headWaiting answers whether an uploaded NAR waits for its narinfo. handled is false when the request is of
-// something else.
-func (s *Server) headWaiting(w http.ResponseWriter, r *http.Request, cacheName string) (handled bool, err error) {
-	name, err := param(r, "name")
-	if err != nil || r.Method != http.MethodHead || s.Waiting == nil {
-		return false, err
-	}
-	f, ok, err := parseNARFile(name)
-	if !ok || err != nil {
-		return false, nil // whoever asks is told that there is none
-	}
-	cache, err := s.cache(r.Context(), cacheName)
-	if err != nil || callerOf(r).perms(cacheName)&token.Push == 0 {
-		return false, nil
-	}
-	size, ok := s.Waiting.Promise(s.waitingKey(r, cache, f))
-	if !ok {
-		return false, nil
-	}
-	w.Header().Set("Content-Type", "application/x-nix-nar")
-	w.Header().Set("Content-Length", strconv.FormatInt(size, 10))
-	w.WriteHeader(http.StatusOK)
-	return true, nil
 }
 
 // pushing is what every upload of Nix begins with. Whoever may push and not pull is told what is wrong: Nix asks
@@ -190,6 +164,10 @@ func (s *Server) putNarInfo(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if err := s.takeNAR(r.Context(), scope, uploadOf(info), s.waitingKey(r, cache, f), f); err != nil {
+		return err
+	}
+	err = s.DB.Update(r.Context(), func(tx *meta.Tx) error { return tx.PutUploadedFile(cache.ID, f.hash, hash) })
+	if err != nil {
 		return err
 	}
 	recordOf(r).event.Objects = 1

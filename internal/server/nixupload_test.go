@@ -21,6 +21,7 @@ import (
 	"github.com/org/attic-action/internal/server"
 	"github.com/org/attic-action/internal/server/servertest"
 	"github.com/org/attic-action/internal/token"
+	"github.com/org/attic-action/internal/unpack"
 )
 
 // A copied is a path as nix copy sends it.
@@ -140,7 +141,31 @@ func TestCopiedPathIsTheSameInEveryCompression(t *testing.T) {
 		if !bytes.Equal(unzstd(t, body), contents) {
 			t.Errorf("%s: the NAR came back other than it went in", compression)
 		}
+		c := copyOf(t, n, compression)
+		if compression == "bzip2" {
+			h.want(t, 404, "", "GET", "/pub/"+c.url(), nil)
+			continue
+		}
+		// Nix asks by the narinfo that it wrote itself, for a month.
+		resp, body := h.as(t, "", "GET", "/pub/"+c.url(), nil)
+		if got := unpacked(t, compression, body); resp.StatusCode != 200 || !bytes.Equal(got, contents) {
+			t.Errorf("%s: by its own name the NAR came back with %s and %d bytes", compression, resp.Status, len(got))
+		}
+		h.want(t, 404, h.Root, "HEAD", "/pub/"+c.url(), nil) // no other narinfo may rely on it
 	}
+}
+
+func unpacked(t *testing.T, compression, body string) []byte {
+	t.Helper()
+	r, err := unpack.NewReader(compression, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatalf("%s: %v", compression, err)
+	}
+	return b
 }
 
 // What nix copy and the stock client send must be cut alike, or nothing is shared between them.
@@ -228,8 +253,13 @@ func TestNarinfoCannotNameAnothersNAR(t *testing.T) {
 	h.want(t, 404, mallory, "HEAD", "/priv/"+secret.url(), nil)
 	h.want(t, 409, mallory, "PUT", "/priv/"+secret.Path.Hash()+".narinfo", []byte(secret.text()))
 
+	for _, url := range []string{"/priv/", "/pub/"} { // nor may a stranger read it by that name, now or later
+		h.want(t, 404, "", "GET", url+secret.url(), nil)
+	}
 	// Nor one that is stored: by the NAR hash alone, without the file.
 	h.copy(t, h.Root, "priv", secret)
+	h.want(t, 404, "", "GET", "/priv/"+secret.url(), nil)
+	h.want(t, 404, mallory, "GET", "/pub/"+secret.url(), nil)
 	h.want(t, 409, mallory, "PUT", "/pub/"+secret.Path.Hash()+".narinfo", []byte(secret.text()))
 }
 
