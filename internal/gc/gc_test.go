@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/org/attic-action/internal/blob"
+	"github.com/org/attic-action/internal/checkpoint"
 	"github.com/org/attic-action/internal/depot"
 	"github.com/org/attic-action/internal/ledger"
 	"github.com/org/attic-action/internal/meta"
@@ -481,4 +482,66 @@ func TestPlanSaysWhatHappens(t *testing.T) {
 		}
 		return err
 	})
+}
+
+// A checkpoint from before a collection names packs that are gone, and paths that the log takes away after it.
+func TestDeletedPacksDoNotComeBackThroughARecovery(t *testing.T) {
+	w := newWorld(t)
+	for _, word := range []string{"libc", "old"} {
+		w.push("a", word)
+	}
+	w.push("a", "top", "libc")
+	w.pin("a", "host", "top", 0)
+	keeper := &checkpoint.Keeper{DB: w.db, Blobs: w.store, Spool: w.depot.Spool, Now: func() time.Time { return w.now }}
+	if err := keeper.Make(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.now = w.now.Add(60 * day)
+	w.collect()
+	w.recovered()
+	w.wants("a", "libc", "top")
+	if rows, objects := w.packs(); rows != 2 || objects != 2 {
+		t.Errorf("%d packs have a row, %d are in the bucket, want 2", rows, objects)
+	}
+	// It begins with everything used at the recovery, and goes on.
+	w.unpin("a", "host")
+	w.now = w.now.Add(60 * day)
+	w.collect()
+	w.wants("a")
+	if rows, objects := w.packs(); rows != 0 || objects != 0 {
+		t.Errorf("%d packs have a row, %d are in the bucket", rows, objects)
+	}
+}
+
+// What a batch left in the log that failed, a checkpoint passes by, and so do recoveries. What no checkpoint has passed
+// by stays: it may be the last batch, which counts.
+func TestObjectsOfTheLogThatNobodyAcknowledgedGo(t *testing.T) {
+	w := newWorld(t)
+	w.retention("a", 0)
+	w.push("a", "word")
+	log := &ledger.Log{Blobs: w.store, Epoch: 1}
+	passed, err := log.Append(t.Context(), 1, nil, []ledger.Record{{PinDeleted: &ledger.PinDeleted{Cache: "a", Name: "x", At: w.now}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.now = w.now.Add(26 * time.Hour)
+	if r := w.collect(); r.Orphans != 0 {
+		t.Errorf("%v went before a checkpoint", w.store.deleted)
+	}
+	keeper := &checkpoint.Keeper{DB: w.db, Blobs: w.store, Spool: w.depot.Spool, Now: func() time.Time { return w.now }}
+	if err := keeper.Make(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	behind, err := log.Append(t.Context(), 1_000_000, nil, []ledger.Record{{PinDeleted: &ledger.PinDeleted{Cache: "a", Name: "y", At: w.now}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.store.deleted = nil
+	w.now = w.now.Add(26 * time.Hour)
+	r := w.collect()
+	if r.Orphans != 1 || !slices.Equal(w.store.deleted, passed) {
+		t.Errorf("%v went, want %v and not %v", w.store.deleted, passed, behind)
+	}
+	w.recovered()
+	w.wants("a", "word")
 }
