@@ -246,14 +246,10 @@ func (s *Server) getRealisation(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	// As of a path, the cache's word is that somebody who may push to it said so. Newer Nix leaves out what
-	// an output depends on, and signs without it.
-	bare := *signed
-	bare.Dependent = map[string]string{}
+	// As of a path, the cache's word is that somebody who may push to it said so.
+	fingerprint := signed.Fingerprint()
 	for _, pair := range pairs {
-		for _, fingerprint := range []string{signed.Fingerprint(), bare.Fingerprint()} {
-			signed.Sign(s.signed.sign(pair, fingerprint))
-		}
+		signed.Sign(s.signed.sign(pair, fingerprint))
 	}
 	send(w, http.StatusOK, "application/json", signed.Encode())
 	return nil

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/org/attic-action/internal/api"
 	"github.com/org/attic-action/internal/nix"
 	"github.com/org/attic-action/internal/server"
 	"github.com/org/attic-action/internal/server/servertest"
@@ -461,6 +462,10 @@ func TestRealisationIsKeptWhileItsPathIs(t *testing.T) {
 	h.want(t, 200, h.Root, "PUT", url, text(h.nar.Path.Base(), sig))
 	if got := h.want(t, 200, "", "GET", url, nil); !strings.Contains(got, sig) || !strings.Contains(got, h.nar.Path.Base()) {
 		t.Errorf("got %s", got)
+	}
+	kept, err := api.DecodeRealisation([]byte(h.want(t, 200, "", "GET", url, nil)), id, nix.StoreDir)
+	if err != nil || len(kept.Signatures) != 2 || !h.publicKey(t, "pub").Verify(kept.Fingerprint(), kept.Signatures[1]) {
+		t.Errorf("the cache has not signed it: %+v, %v", kept, err)
 	}
 	h.want(t, 400, h.Root, "PUT", url, text("../../etc/passwd"))
 	h.want(t, 400, h.Root, "PUT", url, bytes.Replace(text(h.nar.Path.Base()), []byte("sha256:ab"), []byte("sha256:cd"), 1))
