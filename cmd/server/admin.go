@@ -30,7 +30,7 @@ func newAdmin(st *stack, cfg *config.Server) *admin.Mux {
 	rotateVerb(m, st.server)
 	cacheVerbs(m, st.server, st.db, cfg)
 	pinVerbs(m, st.server.Roots)
-	lookVerbs(m, st.server.Roots, st.depot)
+	lookVerbs(m, st.server.Roots, st.depot, func(cache string) string { return cfg.GC.Of(cache).String() })
 	trustVerbs(m, st.policies, cfg)
 	importVerbs(m, st.db, st.depot, signers(cfg))
 	exportVerbs(m, st.server, st.server.Roots, st.depot)

@@ -44,7 +44,8 @@ type (
 		Packs       []depot.PackUse `json:"packs"`
 		Pins        []string        `json:"pins"`
 		PinsUnknown bool            `json:"pins_unknown,omitempty"`
-		KeptUntil   time.Time       `json:"kept_until,omitzero"` // by its own last use; none: for ever
+		KeptUntil   time.Time       `json:"kept_until,omitzero"` // by its own last use; none: for ever, or as Rules say
+		Rules       string          `json:"rules,omitempty"`     // what else decides in this cache
 	}
 	lookList struct {
 		Paths []lookRow `json:"paths"`
@@ -56,7 +57,8 @@ type (
 		Pins      int       `json:"pins"`
 		Used      time.Time `json:"root_used,omitzero"`
 		Until     time.Time `json:"root_kept_until,omitzero"`
-		Way       []string  `json:"way"` // store paths, from the root to the path
+		Way       []string  `json:"way"`             // store paths, from the root to the path
+		Rules     string    `json:"rules,omitempty"` // what else decides in this cache
 	}
 	whyList struct {
 		Paths []whyRow `json:"paths"`
@@ -67,8 +69,9 @@ type (
 	}
 )
 
-// lookVerbs registers what path, why, stats and delete ask for.
-func lookVerbs(m *admin.Mux, k *roots.Keeper, d *depot.Depot) {
+// lookVerbs registers what path, why, stats and delete ask for. rules says what decides in a cache beside pins and its
+// retention period.
+func lookVerbs(m *admin.Mux, k *roots.Keeper, d *depot.Depot, rules func(cache string) string) {
 	admin.Handle(m, "path", func(ctx context.Context, in lookInput) (out lookList, err error) {
 		err = eachCache(ctx, k.DB, in, func(c meta.Cache, hash string) error {
 			look, err := k.Path(ctx, c, hash)
@@ -77,7 +80,9 @@ func lookVerbs(m *admin.Mux, k *roots.Keeper, d *depot.Depot) {
 			}
 			packs, err := d.PackUses(ctx, look.Layout)
 			if err == nil {
-				out.Paths = append(out.Paths, lookAt(c, look, packs))
+				row := lookAt(c, look, packs)
+				row.Rules = rules(c.Name)
+				out.Paths = append(out.Paths, row)
 			}
 			return err
 		})
@@ -89,7 +94,7 @@ func lookVerbs(m *admin.Mux, k *roots.Keeper, d *depot.Depot) {
 			if err != nil {
 				return err
 			}
-			row := whyRow{Cache: c.Name, Pin: why.Pin, Pins: why.Pins, Used: why.Used, Until: why.Until, Way: []string{}}
+			row := whyRow{Cache: c.Name, Pin: why.Pin, Pins: why.Pins, Used: why.Used, Until: why.Until, Way: []string{}, Rules: rules(c.Name)}
 			for _, p := range why.Way {
 				row.Way = append(row.Way, p.StorePath)
 			}
@@ -266,10 +271,14 @@ func printLook(w io.Writer, r lookRow) {
 	case len(r.Pins) == 0:
 		line("pinned by", "none")
 	}
-	if r.KeptUntil.IsZero() {
-		line("kept", "for ever: the cache has no retention period")
-	} else {
+	switch {
+	case !r.KeptUntil.IsZero():
 		line("kept", "until %s for its own use", moment(r.KeptUntil))
+	case r.Rules == "":
+		line("kept", "for ever: the cache has no retention period")
+	}
+	if r.Rules != "" {
+		line("rules", "%s: `attic-server gc --dry-run` says what goes", r.Rules)
 	}
 }
 
@@ -292,10 +301,19 @@ something that was used within the cache's retention period.`}, new(lookInput), 
 
 func printWhy(w io.Writer, r whyRow) {
 	until := ", which keeps it for ever: there is no retention period"
-	if !r.Until.IsZero() {
+	switch {
+	case !r.Until.IsZero():
 		until = ", which keeps it until " + moment(r.Until)
+	case r.Rules != "":
+		until = ""
+	}
+	if r.Rules != "" {
+		until += "; what goes depends on " + r.Rules + ": see `attic-server gc --dry-run`"
 	}
 	switch {
+	case len(r.Way) == 0 && r.Rules != "":
+		fmt.Fprintf(w, "%s: neither a pin nor the retention period keeps it; %s may: see `attic-server gc --dry-run`\n", r.Cache, r.Rules)
+		return
 	case len(r.Way) == 0:
 		fmt.Fprintf(w, "%s: nothing keeps it, the next collection takes it\n", r.Cache)
 		return

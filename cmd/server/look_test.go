@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -163,5 +165,27 @@ func TestPinsPathsAndDeletionOnTheServer(t *testing.T) {
 	contains(t, "delete", ok(t, home, "delete", web.String(), "--closure"), "deleted "+web.String(), "deleted "+lib.String())
 	if code, text := status(t, "GET", url+"/c/"+lib.Hash()+".narinfo", jwt, ""); code != 404 {
 		t.Errorf("after delete: %d %s", code, text)
+	}
+}
+
+// "For ever" would be wrong where a quota takes what was not used for the longest time.
+func TestWhatKeepsAPathNamesTheRulesOfItsCache(t *testing.T) {
+	home := shortHome(t)
+	ok(t, home, "cache", "create", "c", "--public")
+	conf := filepath.Join(home, "server.toml")
+	text := "[garbage-collection]\n[[garbage-collection.cache]]\nname = \"c\"\nkeep-last = 3\nquota = \"1 GiB\"\n"
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	url, _, stop := start(t, home, "attic-server", "-f", conf, "--listen", "127.0.0.1:0")
+	defer stop()
+	jwt := ok(t, home, "make-token", "--sub", "ci", "--validity", "1d", "--pull", "c", "--push", "c")
+	path := upload(t, url, jwt, "c", "lib").String()
+	for _, verb := range []string{"path", "why"} {
+		out := ok(t, home, verb, path)
+		contains(t, verb, out, "keep-last = 3 and quota = 1073741824 bytes", "gc --dry-run")
+		if strings.Contains(out, "for ever") {
+			t.Errorf("%s: %s", verb, out)
+		}
 	}
 }

@@ -36,6 +36,18 @@ func (g GC) Of(cache string) GCRule {
 	return GCRule{}
 }
 
+// String says it as the file does; a rule that says nothing is empty.
+func (r GCRule) String() string {
+	var says []string
+	if r.KeepLast > 0 {
+		says = append(says, fmt.Sprintf("keep-last = %d", r.KeepLast))
+	}
+	if r.Quota > 0 {
+		says = append(says, fmt.Sprintf("quota = %d bytes", r.Quota))
+	}
+	return strings.Join(says, " and ")
+}
+
 type fileGC struct {
 	Interval  *string      `toml:"interval"`
 	Retention *string      `toml:"default-retention-period"`
