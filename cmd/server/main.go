@@ -78,8 +78,9 @@ func (p *program) run(ctx context.Context) int {
 	if err == nil {
 		return 0
 	}
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		err = errors.New("stopped before it was done")
+	// Of a command that the server did, only the text comes back.
+	if ctx.Err() != nil && (errors.Is(err, context.Canceled) || strings.HasSuffix(err.Error(), context.Canceled.Error())) {
+		err = errors.New("stopped before it was done; what was done stays")
 	}
 	fmt.Fprintf(p.stderr, "attic-server: %s\n", oneLine(err.Error()))
 	var hint hintError

@@ -25,7 +25,6 @@ type pushed struct {
 type single struct {
 	chunks map[uint64]*lone
 	bytes  int64
-	days   int
 	t      tally
 }
 

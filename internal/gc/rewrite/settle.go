@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/org/attic-action/internal/blob"
 	"github.com/org/attic-action/internal/depot"
 	"github.com/org/attic-action/internal/ledger"
 	"github.com/org/attic-action/internal/meta"
@@ -39,7 +40,7 @@ func (r *Rewriter) store(ctx context.Context, c *copying) (*settling, error) {
 	row := &meta.Pack{Key: depot.PackKey(name), SHA256: name, Size: ix.Size(), Index: r.Layouts.EncodeIndex(ix)}
 	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), sendTime)
 	defer cancel()
-	if err := r.Blobs.Put(within, row.Key, c.file); err != nil {
+	if err := r.Blobs.Put(within, row.Key, blob.Summed{Source: c.file, SHA256: name}); err != nil {
 		return nil, fmt.Errorf("store pack: %w", err)
 	}
 	c.close()
