@@ -26,8 +26,9 @@ test: ## all tests
 race: ## all tests, with the race detector
 	$(GO) test -race ./...
 
-soak: ## a million steps against a model, a server killed 200 times with a bucket, a bucket that is down for a minute: two hours
+soak: ## a million steps against a model, every byte of a bucket flipped, a server killed 200 times with a bucket, a bucket that is down for a minute: two hours
 	ATTIC_SOAK_STEPS=1000000 $(GO) test ./internal/soak -count=1 -timeout 6h
+	ATTIC_TEST_EVERY_BYTE=1 $(GO) test ./internal/verify -count=1 -timeout 3h -run 'TestEvery'
 	ATTIC_TEST_KILLS=200 ATTIC_TEST_OUTAGE=60s $(GO) test ./internal/e2e -v -count=1 -timeout 2h \
 		-run 'TestKilledServerWithABucketLosesNothing|TestPushAndPullOutliveABucketThatIsDown'
 
