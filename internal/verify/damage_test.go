@@ -2,6 +2,7 @@ package verify
 
 import (
 	"os"
+	"runtime"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -75,22 +76,32 @@ func TestEveryFlippedByteIsFoundAndHealed(t *testing.T) {
 	first := small(t)
 	first.clean("before")
 	first.close()
-	n := 0
+	type place struct {
+		key string
+		at  int
+	}
+	var places []place
 	for _, key := range first.bucket.keys(t, "") {
 		size := len(first.bucket.object(t, key))
-		for at := (n * 37) % min(size, every()); at < size; at += every() {
-			n++
-			t.Run(name(key[:min(len(key), 24)], "/", at), func(t *testing.T) {
-				w := first.again(t, "flip")
-				w.bucket.flip(t, key, at)
-				w.damaged(n, true)
-			})
-			if t.Failed() {
-				t.Fatalf("byte %d of %s", at, key)
-			}
+		for at := (len(places) * 37) % min(size, every()); at < size; at += every() {
+			places = append(places, place{key, at})
 		}
 	}
-	t.Logf("%d bytes", n)
+	t.Logf("%d bytes", len(places))
+	workers := runtime.GOMAXPROCS(0)
+	for k := range workers {
+		t.Run(name("part ", k), func(t *testing.T) {
+			t.Parallel()
+			for n := k; n < len(places) && !t.Failed(); n += workers {
+				p := places[n]
+				t.Run(name(p.key[:min(len(p.key), 24)], "/", p.at), func(t *testing.T) {
+					w := first.again(t, name("flip-", k))
+					w.bucket.flip(t, p.key, p.at)
+					w.damaged(n, true)
+				})
+			}
+		})
+	}
 }
 
 // The same of every object that is gone, and of every one that was cut off; and it needs no deep look.
