@@ -77,14 +77,18 @@ func TestWholePacksComeFromTheBucketAndAreTheSameBytes(t *testing.T) {
 		}
 	}
 	// A Nix that takes one NAR after the other gets them from the server, which is quicker; unless it is told not to.
-	eachNix(t, func(t *testing.T, nix string) { pull(t, nix, s.url+"/main", key, top) })
+	t.Run("auto", func(t *testing.T) {
+		eachNix(t, func(t *testing.T, nix string) { pull(t, nix, s.url+"/main", key, top) })
+	})
 	s.redirect("always")
-	eachNix(t, func(t *testing.T, nix string) {
-		before := s.count(307)
-		pull(t, nix, s.url+"/main", key, top)
-		if n := s.count(307) - before; n != len(large) {
-			t.Errorf("%d redirects for %d large NARs", n, len(large))
-		}
+	t.Run("always", func(t *testing.T) {
+		eachNix(t, func(t *testing.T, nix string) {
+			before := s.count(307)
+			pull(t, nix, s.url+"/main", key, top)
+			if n := s.count(307) - before; n != len(large) {
+				t.Errorf("%d redirects for %d large NARs", n, len(large))
+			}
+		})
 	})
 	s.redirect("never")
 	for _, p := range large {
