@@ -178,7 +178,9 @@ func (w *world) checkShelf(tx *meta.Tx, id int64, s *shelf, may map[string]bool)
 			continue
 		}
 		for _, ref := range w.forge.all[hash].refs {
-			if gone[ref] && !gone[hash] {
+			// A stock push that took longer than its cache keeps may end with a path that lacks what was there when
+			// it began: it is taken as it comes, and noted as incomplete.
+			if gone[ref] && !gone[hash] && !incomplete(tx, id, hash) {
 				w.wrong("a collection took %s from cache %s, which %s needs", w.forge.all[ref].path, s.name, w.forge.all[hash].path)
 			}
 		}
@@ -194,6 +196,12 @@ func (w *world) checkShelf(tx *meta.Tx, id int64, s *shelf, may map[string]bool)
 		s.paths[hash] = h
 	}
 	w.checkQuota(tx, id, s)
+}
+
+// incomplete tells whether a path came without all its references.
+func incomplete(tx *meta.Tx, cache int64, hash string) bool {
+	p, _, err := tx.Path(cache, hash)
+	return err == nil && p.Incomplete
 }
 
 // checkQuota sees that what a cache has fits, unless it is pinned or was just used.

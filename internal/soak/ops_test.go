@@ -261,6 +261,7 @@ func (w *world) doPull(r *rand.Rand) {
 // pullKnown pulls, and holds what is found against the model.
 func (w *world) pullKnown(s *shelf, hash string) {
 	h, there := s.paths[hash]
+	amid := w.others
 	found, end := w.pull(s, hash)
 	switch {
 	case end != done:
@@ -275,7 +276,7 @@ func (w *world) pullKnown(s *shelf, hash string) {
 	default:
 		h.hi = w.now
 		s.paths[hash] = h
-		w.pending = append(w.pending, use{s.name, hash, true})
+		w.pending = append(w.pending, use{s.name, hash, amid == w.others}) // what came between may have written it
 	}
 }
 
