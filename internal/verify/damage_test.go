@@ -141,6 +141,6 @@ func (w *world) damaged(turn int, deep bool) {
 	}
 	w.heal(turn)
 	if turn%7 == 0 {
-		w.recovered("again")
+		w.recovered(name("again-", turn%runtime.GOMAXPROCS(0))) // others are at it
 	}
 }
