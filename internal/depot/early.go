@@ -44,6 +44,16 @@ func (r *narReader) begin() bool {
 	return true
 }
 
+// Failed tells whether some of what was fetched did not come. That may be seconds ago, and a new reader fare better.
+func (e *Early) Failed() bool {
+	for _, s := range append([]stretch{e.r.head}, e.r.queue.list...) {
+		if b, ok := s.(*buffered); ok && b.failed() {
+			return true
+		}
+	}
+	return false
+}
+
 // Reader is that of a request for the form, and ends with ctx.
 func (e *Early) Reader(ctx context.Context) io.ReadSeekCloser {
 	e.r.early = false // what it fetches from now on was asked for

@@ -107,3 +107,39 @@ func TestWhatNeedsNoBucketIsNotEarly(t *testing.T) {
 		t.Error("a disk")
 	}
 }
+
+// What failed seconds ago is no answer to who asks now.
+func TestEarlyNARThatDidNotComeSaysSo(t *testing.T) {
+	s := newShelf(t, 64<<20)
+	s.parts(10_000)
+	nar, data := s.ownNAR(100_000)
+	good, _ := nar.Early()
+	for _, part := range append([]stretch{good.r.head}, good.r.queue.list...) {
+		<-part.(*buffered).done
+	}
+	if good.Failed() {
+		t.Error("all came, and it is said that something did not")
+	}
+	rd := good.Reader(t.Context())
+	if got, err := io.ReadAll(rd); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	rd.Close()
+	s.far.breaks = 0
+	s.far.onRead = func(_ context.Context, off int64) error {
+		if off == 20_000 {
+			return errBroken
+		}
+		return nil
+	}
+	bad, _ := nar.Early()
+	for _, part := range append([]stretch{bad.r.head}, bad.r.queue.list...) {
+		<-part.(*buffered).done
+	}
+	if !bad.Failed() {
+		t.Error("a part did not come, and nothing says so")
+	}
+	if err := bad.Close(); err != nil || s.Memory.Used() != 0 {
+		t.Errorf("%v, %d bytes are taken", err, s.Memory.Used())
+	}
+}

@@ -324,6 +324,12 @@ func (b *buffered) fill(body io.ReadCloser) {
 
 func (b *buffered) where() part { return b.part }
 
+func (b *buffered) failed() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.err != nil && b.n < len(b.buf)
+}
+
 func (b *buffered) readAt(to []byte, off int64) (int, error) {
 	at := int(off - b.off)
 	for {

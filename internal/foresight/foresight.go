@@ -83,6 +83,8 @@ type order struct {
 const (
 	// near is how far from the foretold place a client may be: several downloads at once overtake each other.
 	near = 48
+	// behind is how far back something may still be asked for. What was passed over longer ago, the client has.
+	behind = 8
 	// An order is followed that was right so many times more often than wrong, lately.
 	trusted, mostTrusted = 2, 8
 )
@@ -163,7 +165,7 @@ func (w *Walk) Next(n int) []string {
 		return nil
 	}
 	var next []string
-	for i := max(0, best.at-near); i < len(best.list) && len(next) < n; i++ {
+	for i := max(0, best.at-behind); i < len(best.list) && len(next) < n; i++ {
 		if p := best.list[i]; !w.taken[p] {
 			next = append(next, w.closure.paths[p].hash)
 		}

@@ -67,7 +67,12 @@ func (l *lookahead) take(key aheadKey) *depot.Early {
 // openNAR is the reader for a request, of what is on its way already if the request is for all of it.
 func (s *Server) openNAR(r *http.Request, o *object, nar *depot.NAR) io.ReadSeekCloser {
 	if r.Method == http.MethodGet && r.Header.Get("Range") == "" {
-		if early := s.ahead.take(aheadKey{o.cache.ID, o.path.Hash, nar.Form}); early != nil {
+		early := s.ahead.take(aheadKey{o.cache.ID, o.path.Hash, nar.Form})
+		switch {
+		case early == nil:
+		case early.Failed(): // the bucket may be well again
+			_ = early.Close() // was only read from
+		default:
 			return early.Reader(r.Context())
 		}
 	}
@@ -81,8 +86,12 @@ func (s *Server) lookAhead(ctx context.Context, cacheID int64, p *puller) {
 	}
 	for _, hash := range p.next() {
 		nar, err := s.Depot.Open(ctx, cacheID, hash)
-		if err != nil {
-			return // it will be told when it is asked for
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil { // gone, or damaged: that is told when it is asked for, and what is behind it comes all the same
+			p.has(hash)
+			continue
 		}
 		early, more := nar.Early()
 		if early == nil && !more {

@@ -1,12 +1,15 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/org/attic-action/internal/depot"
 	"github.com/org/attic-action/internal/meta"
 )
 
@@ -137,5 +140,41 @@ func TestPullersOfTwoCachesAreTwo(t *testing.T) {
 			t.Errorf("a path of cache 1 is foreseen in cache 2: %q", c.next())
 		}
 		done()
+	}
+}
+
+// opens counts what is opened, and finds nothing.
+type opens struct {
+	contents
+	asked []string
+}
+
+func (o *opens) Open(_ context.Context, _ int64, hash string) (*depot.NAR, error) {
+	o.asked = append(o.asked, hash)
+	return nil, meta.ErrNotFound
+}
+
+// A path that was deleted after its narinfo was read must not keep those behind it from coming early.
+func TestPathThatIsGoneHoldsNothingUp(t *testing.T) {
+	found := &opens{}
+	s := &Server{Depot: found, ReadAhead: true}
+	now := time.Unix(1_800_000_000, 0)
+	cache := &meta.Cache{ID: 1}
+	paths := chain(12)
+	for _, path := range paths {
+		s.pullers.asked(pull(oldNix), cache, path, now)
+	}
+	for i := range fewAfter + 1 {
+		c, done := s.pullers.begin(pull(oldNix), cache, paths[i].Hash, now)
+		s.lookAhead(t.Context(), cache.ID, c)
+		s.lookAhead(t.Context(), cache.ID, c) // each is tried once
+		done()
+	}
+	var want []string
+	for _, path := range paths[fewAfter+1:] {
+		want = append(want, path.Hash)
+	}
+	if !slices.Equal(found.asked, want) {
+		t.Errorf("opened %q, want %q", found.asked, want)
 	}
 }
