@@ -35,6 +35,15 @@ func (b *bucket) server(t testing.TB) *server {
 	return s
 }
 
+// quietServer reads nothing of the bucket but what clients ask for, and what a start needs.
+func (b *bucket) quietServer(t testing.TB) *server {
+	t.Helper()
+	s := b.idleServer(t)
+	s.args = []string{"-f", unasked(t)}
+	s.startOn("127.0.0.1:0")
+	return s
+}
+
 func (b *bucket) idleServer(t testing.TB, env ...string) *server {
 	t.Helper()
 	s := &server{t: t, home: t.TempDir(), data: filepath.Join(t.TempDir(), "server")}

@@ -111,7 +111,7 @@ func TestWholePacksComeFromTheBucketAndAreTheSameBytes(t *testing.T) {
 func TestDownloadCutAtTheBucketGoesOn(t *testing.T) {
 	t.Parallel()
 	b := startBucket(t)
-	s := b.server(t)
+	s := b.quietServer(t)
 	tok, key := s.cache("main", true)
 	top := build(t, "", network)[0]
 	mustPush(t, s.url, tok, "main", top)
@@ -162,7 +162,7 @@ func TestPrivateCacheKeepsTheTokenFromABucketOnTheSameHost(t *testing.T) {
 func TestSmallNARsAreFewRequestsOfTheBucket(t *testing.T) {
 	t.Parallel()
 	b := startBucket(t)
-	s := b.server(t)
+	s := b.quietServer(t)
 	tok, key := s.cache("main", true)
 	top := build(t, "", network)[0]
 	mustPush(t, s.url, tok, "main", top)
