@@ -257,6 +257,11 @@ func TestRetentionThatIsRaisedCountsAtOnce(t *testing.T) {
 	w.now = w.now.Add(60 * day)
 	w.until(stagePaths)
 	w.retention("a", 0)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // a request has come, which ends the step and not the collection
+	if more, err := w.gc.Step(ctx); !more || err != nil {
+		t.Errorf("a step that finds another retention: more: %v, %v", more, err)
+	}
 	w.finish()
 	w.wants("a", "old")
 }

@@ -109,7 +109,8 @@ func (c *Collector) dropPaths(ctx context.Context, r *run) (done bool, err error
 			return err
 		})
 		if errors.Is(err, errChanged) {
-			return c.again(ctx, r)
+			c.again(r)
+			return false, nil
 		}
 		if err != nil {
 			return false, err
@@ -126,11 +127,10 @@ func (c *Collector) dropPaths(ctx context.Context, r *run) (done bool, err error
 }
 
 // again reads everything once more.
-func (c *Collector) again(ctx context.Context, r *run) (bool, error) {
+func (c *Collector) again(r *run) {
 	r.paths = nil
 	r.stage = 0
 	r.reader = reader{}
-	return false, ctx.Err()
 }
 
 // errChanged says that a cache keeps something else than it did.

@@ -222,7 +222,7 @@ func (w *world) pushSome(r *rand.Rand, s *shelf, some []*product, between func()
 		switch {
 		case rec.Code == http.StatusOK:
 			for _, p := range some {
-				w.acknowledged(s, p)
+				w.acknowledged(s, p, true)
 			}
 			return done
 		case named(rec, api.UnknownChunks): // they went since they were asked for; send them again
@@ -420,24 +420,37 @@ func (w *world) upload(r *rand.Rand, s *shelf, top string, between func()) outco
 			}
 			return refused
 		}
-		w.acknowledged(s, p)
+		w.acknowledged(s, p, false)
 	}
 	return done
 }
 
 // acknowledged notes that a path was taken: from here on it must be there, whatever
-// becomes of the push.
-func (w *world) acknowledged(s *shelf, p *product) {
-	w.committed[p.path.Hash()] = true
+// becomes of the push, unless a collection takes it later. whole says that what it needs
+// is there as well; a stock client brings that later, or not at all.
+func (w *world) acknowledged(s *shelf, p *product, whole bool) {
+	hash := p.path.Hash()
+	w.committed[hash] = true
 	if b := w.before.caches[s.name]; b != nil {
-		b.paths[p.path.Hash()] = held{lo: w.now, hi: w.now}
+		b.paths[hash] = held{lo: w.now, hi: w.now}
+	}
+	now, there := w.m.caches[s.name]
+	if !there {
+		return
+	}
+	if h, there := now.paths[hash]; there {
+		h.doubt = false
+		now.paths[hash] = h
+	}
+	if whole {
+		w.settled(now, hash)
 	}
 }
 
 // pull reads a path as Nix does, and compares every byte. found is false when the
-// cache does not have it.
+// cache does not have it, or does not have it any more.
 func (w *world) pull(s *shelf, hash string) (found bool, end outcome) {
-	tok := ""
+	tok, amid := "", w.others
 	if !s.public {
 		tok = w.token(s.name)
 	}
@@ -455,6 +468,9 @@ func (w *world) pull(s *shelf, hash string) (found bool, end outcome) {
 	rec, ok = w.ask("GET", "/"+s.name+"/"+info.URL, tok, nil, nil)
 	if w.failed(rec, ok, "NAR of "+w.forge.all[hash].path.Base()) {
 		return false, gone
+	}
+	if rec.Code == http.StatusNotFound && amid != w.others {
+		return false, done
 	}
 	want := w.forge.all[hash].nar
 	got, err := w.unzip(rec.Body.Bytes())

@@ -175,11 +175,11 @@ func (w *world) old(r *rand.Rand, s *shelf) string {
 	return hashes[r.IntN(len(hashes))]
 }
 
-func (w *world) doPush(r *rand.Rand)   { w.bring(r, true, (*world).push) }
-func (w *world) doUpload(r *rand.Rand) { w.bring(r, false, (*world).upload) }
+func (w *world) doPush(r *rand.Rand)   { w.bring(r, (*world).push) }
+func (w *world) doUpload(r *rand.Rand) { w.bring(r, (*world).upload) }
 
-// bring pushes a closure. whole says that no path is taken without what it needs.
-func (w *world) bring(r *rand.Rand, whole bool, how func(*world, *rand.Rand, *shelf, string, func()) outcome) {
+// bring pushes a closure.
+func (w *world) bring(r *rand.Rand, how func(*world, *rand.Rand, *shelf, string, func()) outcome) {
 	s := w.shelf(r)
 	if s == nil {
 		return
@@ -220,14 +220,6 @@ func (w *world) bring(r *rand.Rand, whole bool, how func(*world, *rand.Rand, *sh
 		h.hi = w.now
 		now.paths[p.path.Hash()] = h
 	}
-	for hash := range w.committed { // and with it what it needs, unless a stock client brings it later, or not at all
-		h := now.paths[hash]
-		h.doubt = false
-		now.paths[hash] = h
-		if whole {
-			w.settled(now, hash)
-		}
-	}
 }
 
 // doAbandon sends packs that nobody commits.
@@ -260,20 +252,25 @@ func (w *world) doPull(r *rand.Rand) {
 
 // pullKnown pulls, and holds what is found against the model.
 func (w *world) pullKnown(s *shelf, hash string) {
-	h, there := s.paths[hash]
-	amid := w.others
+	_, was := s.paths[hash]
+	amid, public := w.others, s.public
 	found, end := w.pull(s, hash)
+	h, there := s.paths[hash] // somebody may have deleted it meanwhile
+	if w.m.caches[s.name] != s {
+		there = false
+	}
 	switch {
+	case end == done && !found && s.public != public: // whoever asked without a token is told nothing any more
 	case end != done:
 		w.unsure = true
 		w.pending = append(w.pending, use{s.name, hash, false})
-	case found && !there:
+	case found && !was && !there:
 		w.wrong("%s is in cache %s, and it was deleted or never pushed", w.forge.all[hash].path, s.name)
 	case !found && there && !h.doubt:
 		w.wrong("%s is not in cache %s: it was pushed, and nothing took it", w.forge.all[hash].path, s.name)
 	case !found:
 		delete(s.paths, hash)
-	default:
+	case there:
 		h.hi = w.now
 		s.paths[hash] = h
 		w.pending = append(w.pending, use{s.name, hash, amid == w.others}) // what came between may have written it
