@@ -80,6 +80,7 @@ func (c *Check) slide(ctx context.Context, p *packInfo, off int64) error {
 
 // PackPosition is how far a pack was read. Its zero value is the beginning.
 type PackPosition struct {
+	Pack  int64  `json:"id,omitempty"`    // of another one it says nothing: that one may be gone by now
 	Entry int    `json:"entry,omitempty"` // that comes next
 	Hash  []byte `json:"hash,omitempty"`  // the SHA-256's state, of the file; none once something of it was damaged
 }
@@ -109,6 +110,9 @@ const (
 func (c *Check) Pack(ctx context.Context, id int64, pos *PackPosition, deep bool) (*PackReport, error) {
 	c.Depot.init()
 	out := &PackReport{Pack: id}
+	if pos.Pack != id {
+		*pos = PackPosition{Pack: id}
+	}
 	p, err := c.pack(ctx, id)
 	if errors.Is(err, meta.ErrNotFound) {
 		return out, nil
@@ -146,7 +150,7 @@ func (c *Check) Pack(ctx context.Context, id int64, pos *PackPosition, deep bool
 
 // file compares the hash of the whole, or keeps it until the next time. A frame has bits that nothing decodes.
 func (c *Check) file(p *packInfo, h hash.Hash, pos *PackPosition, out *PackReport) (err error) {
-	*pos = PackPosition{Entry: out.Next}
+	*pos = PackPosition{Pack: p.ID, Entry: out.Next}
 	switch {
 	case h == nil || len(out.Bad) > 0:
 	case out.Next > 0:

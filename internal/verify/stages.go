@@ -358,6 +358,9 @@ func (r *run) pack(ctx context.Context, id int64) error {
 		r.After = id
 		return nil
 	}
+	if r.Pos.Pack != id {
+		r.Bad = false // it was of one that is gone
+	}
 	rep, err := r.check().Pack(ctx, id, &r.Pos, deep || held != nil)
 	if err != nil {
 		if err = r.unreadable(ctx, fmt.Sprintf("pack %d", id), err); err == nil {

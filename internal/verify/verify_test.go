@@ -135,6 +135,35 @@ func TestRunGoesOnWhereItStopped(t *testing.T) {
 	}
 }
 
+// A pack that was read in part is collected before the next step. The one behind it is read from its own beginning:
+// what is healthy must not be hidden because of how far another one was.
+func TestPositionIsOfOnePackOnly(t *testing.T) {
+	w := small(t)
+	late := true
+	check := &depot.Check{Depot: w.depot, Late: func() bool { return late }, Again: 1}
+	pos := &depot.PackPosition{}
+	half := int64(0)
+	for id := int64(1); id < 100; id++ {
+		late = half == 0
+		rep, err := check.Pack(t.Context(), id, pos, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch {
+		case rep.Damaged():
+			t.Fatalf("pack %d, after pack %d was read in part: %s", id, half, rep.Gone+rep.Why)
+		case rep.Next > 0:
+			half = id
+		case half > 0 && rep.Key != "":
+			if want := w.entries(id); rep.Chunks != want {
+				t.Errorf("%d entries of %d were read", rep.Chunks, want)
+			}
+			return
+		}
+	}
+	t.Fatal("there are not two packs of more than one entry")
+}
+
 // What was put together from chunks is hashed, and then it is verified, after a recovery as well.
 func TestUnverifiedNARsAreHashedFirst(t *testing.T) {
 	w := small(t)

@@ -316,6 +316,19 @@ func (w *world) pieces(n *thing) (list []piece, item api.PathItem) {
 	return list, item
 }
 
+// entries is how many chunks and literals a pack has.
+func (w *world) entries(id int64) (n int) {
+	w.t.Helper()
+	if err := w.db.View(w.t.Context(), func(tx *meta.Tx) error {
+		list, err := tx.PackEntries(id)
+		n = len(list)
+		return err
+	}); err != nil {
+		w.t.Fatal(err)
+	}
+	return n
+}
+
 // read gives what a client gets of a path: nil with meta.ErrNotFound, the NAR, or an error that it sees as well.
 func (w *world) read(s depot.Scope, n *thing) ([]byte, error) {
 	nar, err := w.depot.Open(context.Background(), s.Cache.ID, n.path.Hash())
