@@ -401,12 +401,7 @@ func (w *world) upload(r *rand.Rand, s *shelf, top string, between func()) outco
 	r.Shuffle(len(missing), func(i, j int) { missing[i], missing[j] = missing[j], missing[i] })
 	for _, p := range missing {
 		between()
-		_, _, ids := w.cutAll(s, []*product{p})
-		if now, there := w.m.caches[s.name]; there {
-			for _, id := range ids {
-				now.sent[id] = true
-			}
-		}
+		w.brings(s, p)
 		info, err := json.Marshal(api.UploadInfo{Cache: s.name, StorePathHash: p.path.Hash(), StorePath: p.path.String(), References: p.base,
 			Sigs: []string{}, NARHash: p.sum, NARSize: uint64(len(p.nar))})
 		w.must(err)
@@ -423,6 +418,16 @@ func (w *world) upload(r *rand.Rand, s *shelf, top string, between func()) outco
 		w.acknowledged(s, p, false)
 	}
 	return done
+}
+
+// brings notes what chunks a cache gets with a NAR.
+func (w *world) brings(s *shelf, p *product) {
+	_, _, ids := w.cutAll(s, []*product{p})
+	if now, there := w.m.caches[s.name]; there {
+		for _, id := range ids {
+			now.sent[id] = true
+		}
+	}
 }
 
 // acknowledged notes that a path was taken: from here on it must be there, whatever

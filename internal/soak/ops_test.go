@@ -39,6 +39,7 @@ func kinds() []kind {
 	return []kind{
 		{"push", 16, (*world).doPush, true, false},
 		{"upload", 8, (*world).doUpload, true, false},
+		{"copy", 5, (*world).doCopy, true, false},
 		{"abandon", 3, (*world).doAbandon, true, false},
 		{"pull", 16, (*world).doPull, true, false},
 		{"closure", 5, (*world).doClosure, true, false},
@@ -54,6 +55,7 @@ func kinds() []kind {
 		{"collect-step", 8, (*world).doCollectStep, false, true},
 		{"collect", 4, (*world).doCollect, false, true},
 		{"rewrite", 4, (*world).doRewrite, false, true},
+		{"verify", 4, (*world).doVerify, false, true},
 		{"minutes", 5, (*world).doMinutes, true, true},
 		{"days", 2, (*world).doDays, false, true},
 		{"restart", 1, (*world).doRestart, false, true},
@@ -177,6 +179,7 @@ func (w *world) old(r *rand.Rand, s *shelf) string {
 
 func (w *world) doPush(r *rand.Rand)   { w.bring(r, (*world).push) }
 func (w *world) doUpload(r *rand.Rand) { w.bring(r, (*world).upload) }
+func (w *world) doCopy(r *rand.Rand)   { w.bring(r, (*world).copy) }
 
 // bring pushes a closure.
 func (w *world) bring(r *rand.Rand, how func(*world, *rand.Rand, *shelf, string, func()) outcome) {

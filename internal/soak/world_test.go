@@ -28,6 +28,8 @@ import (
 	"github.com/org/attic-action/internal/server"
 	"github.com/org/attic-action/internal/spool"
 	"github.com/org/attic-action/internal/token"
+	"github.com/org/attic-action/internal/verify"
+	"github.com/org/attic-action/internal/waiting"
 )
 
 // world is a bucket, a server process on it, clients, and the model of what they
@@ -108,6 +110,8 @@ type process struct {
 	keeper *checkpoint.Keeper
 	gc     *gc.Collector
 
+	verifier *verify.Verifier
+
 	rewriter   *rewrite.Rewriter
 	collecting bool // a collection is under way that has decided what goes
 	log        *tail
@@ -151,11 +155,13 @@ func (w *world) start(dir string) {
 	sp := &spool.Dir{Path: dir}
 	p.depot = &depot.Depot{DB: db, Blobs: p.store, Spool: sp, Cut: w.cut, Log: log, Jobs: 2}
 	p.roots = &roots.Keeper{DB: db, Retention: w.retention}
-	p.server = &server.Server{DB: db, Depot: p.depot, Roots: p.roots, Auth: w.auth, Root: w.root, Cut: w.cut, SoftDelete: w.soft, Now: clock, Log: log}
+	p.server = &server.Server{DB: db, Depot: p.depot, Roots: p.roots, Auth: w.auth, Root: w.root, Cut: w.cut, SoftDelete: w.soft, Now: clock, Log: log,
+		Waiting: &waiting.Room{Spool: sp}, Limits: server.Limits{Early: time.Millisecond}}
 	p.http = p.server.Handler()
 	p.keeper = &checkpoint.Keeper{DB: db, Blobs: p.store, Spool: sp, Now: clock, Objects: 40, ShardRecords: 50}
 	p.rewriter = w.rewriter(p, layouts, sp, log)
 	p.gc = w.collector(p, layouts, log)
+	p.verifier = w.verifier(p, log)
 	w.p = p
 }
 
