@@ -249,7 +249,7 @@ func (c *checker) checkLog(ctx context.Context) error {
 	for key := range before {
 		if _, there := listed[key]; there {
 			c.LogObjects++
-		} else if after[key] { // else a checkpoint took its place meanwhile
+		} else if after[key] && !replaced[key] { // else a checkpoint took its place, meanwhile or when its server was killed
 			c.missing(key, "is not in the bucket")
 		}
 	}

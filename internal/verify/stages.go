@@ -142,17 +142,12 @@ func (r *run) log(ctx context.Context) (bool, error) {
 func (r *run) nextOfLog(ctx context.Context, after string) (key string, err error) {
 	var manifest string
 	err = r.DB.View(ctx, func(tx *meta.Tx) error {
-		if after == "" || strings.HasPrefix(after, ledger.LogPrefix) {
-			keys, err := tx.LogObjects(after, 1)
-			if len(keys) > 0 {
-				key = keys[0]
-			}
-			if err != nil || key != "" {
-				return err
-			}
-		}
 		text, err := tx.Fact(meta.FactCheckpoint)
 		manifest = string(text)
+		if err != nil || after != "" && !strings.HasPrefix(after, ledger.LogPrefix) {
+			return err
+		}
+		key, err = nextLogObject(tx, after, manifest)
 		return err
 	})
 	if err != nil || key != "" || manifest == "" || after == manifest {
@@ -172,6 +167,24 @@ func (r *run) nextOfLog(ctx context.Context, after string) (key string, err erro
 		}
 	}
 	return manifest, nil
+}
+
+// nextLogObject is the key behind one of those that the checkpoint has not replaced: the others it deletes, and a
+// server that is killed meanwhile has the rows still.
+func nextLogObject(tx *meta.Tx, after, manifest string) (string, error) {
+	at, noCheckpoint := ledger.ParseKey(manifest)
+	for {
+		keys, err := tx.LogObjects(after, 100)
+		if err != nil || len(keys) == 0 {
+			return "", err
+		}
+		for _, key := range keys {
+			if pos, err := ledger.ParseKey(key); err != nil || noCheckpoint != nil || pos.Compare(at) > 0 {
+				return key, nil
+			}
+		}
+		after = keys[len(keys)-1]
+	}
 }
 
 // hashed compares an object with the hash in its name; the answer is what is wrong.

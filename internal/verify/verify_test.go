@@ -16,6 +16,7 @@ import (
 	"github.com/org/attic-action/internal/depot"
 	"github.com/org/attic-action/internal/gc"
 	"github.com/org/attic-action/internal/gc/rewrite"
+	"github.com/org/attic-action/internal/ledger"
 	"github.com/org/attic-action/internal/meta"
 )
 
@@ -162,6 +163,34 @@ func TestPositionIsOfOnePackOnly(t *testing.T) {
 		}
 	}
 	t.Fatal("there are not two packs of more than one entry")
+}
+
+// A server that is killed between the objects of the log that a checkpoint replaces and their rows has not lost
+// anything. Objects behind the checkpoint are missed.
+func TestLogThatACheckpointReplacedIsNotMissed(t *testing.T) {
+	w := small(t)
+	replaced := w.bucket.keys(t, ledger.LogPrefix)
+	if err := w.v.Renew(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if left := w.bucket.keys(t, ledger.LogPrefix); len(replaced) == 0 || len(left) != 0 {
+		t.Fatalf("%d objects of the log were replaced, and %d are there", len(replaced), len(left))
+	}
+	if err := w.db.Update(t.Context(), func(tx *meta.Tx) error { return tx.AddLogObjects(replaced) }); err != nil {
+		t.Fatal(err)
+	}
+	if res := w.run(Options{Deep: true}); res.Damage != 0 {
+		t.Errorf("%d were found: %v", res.Damage, res.Findings)
+	}
+	w.stock(w.scope, newThing(t, "later", 5000, nil))
+	later := w.bucket.keys(t, ledger.LogPrefix)
+	last := later[len(later)-1]
+	if err := w.bucket.Delete(t.Context(), last); err != nil {
+		t.Fatal(err)
+	}
+	if res := w.run(Options{}); res.Damage == 0 || res.Findings[0].Where != last {
+		t.Errorf("an object of the log is gone, and this was found: %v", res.Findings)
+	}
 }
 
 // What was put together from chunks is hashed, and then it is verified, after a recovery as well.
