@@ -109,31 +109,35 @@ const (
 // A pack that has no row any more has nothing to tell.
 func (c *Check) Pack(ctx context.Context, id int64, pos *PackPosition, deep bool) (*PackReport, error) {
 	c.Depot.init()
-	out := &PackReport{Pack: id}
 	if pos.Pack != id {
 		*pos = PackPosition{Pack: id}
 	}
+	out := &PackReport{Pack: id}
 	p, err := c.pack(ctx, id)
-	if errors.Is(err, meta.ErrNotFound) {
-		return out, nil
+	if err == nil {
+		out.Key = p.Key
+		err = c.wholePack(ctx, p, pos, deep, out)
 	}
-	if err != nil {
-		return nil, err
+	if errors.Is(err, meta.ErrNotFound) || errors.Is(err, errCollected) {
+		return &PackReport{Pack: id}, nil
 	}
-	out.Key = p.Key
+	return out, err
+}
+
+func (c *Check) wholePack(ctx context.Context, p *packInfo, pos *PackPosition, deep bool, out *PackReport) (err error) {
 	h := sha256.New()
 	if pos.Entry == 0 {
 		if out.Gone, err = c.index(ctx, p, out); err != nil || out.Gone != "" || !deep {
-			return out, err
+			return err
 		}
 	} else if len(pos.Hash) == 0 {
 		h = nil // something was damaged
 	} else if err := unmarshal(h, pos.Hash); err != nil {
-		return nil, fmt.Errorf("go on with %s: %w", p.Key, err)
+		return fmt.Errorf("go on with %s: %w", p.Key, err)
 	}
 	release, err := c.Depot.acquire(ctx, verifyCost+aroundSize, packWait)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer release()
 	err = c.run(ctx, p, pos.Entry, len(p.index.Entries), out, func(_ int, span, _ []byte) error {
@@ -143,9 +147,9 @@ func (c *Check) Pack(ctx context.Context, id int64, pos *PackPosition, deep bool
 		return nil
 	})
 	if err != nil || out.Gone != "" {
-		return out, err
+		return err
 	}
-	return out, c.file(p, h, pos, out)
+	return c.file(p, h, pos, out)
 }
 
 // file compares the hash of the whole, or keeps it until the next time. A frame has bits that nothing decodes.
@@ -192,17 +196,17 @@ func (c *Check) index(ctx context.Context, p *packInfo, out *PackReport) (gone s
 			return "", err
 		}
 	}
-	err = c.stillThere(ctx, p.ID, &gone)
-	return gone, err
+	return gone, c.stillThere(ctx, p.ID)
 }
 
-// stillThere empties what was found of a pack whose row has gone meanwhile. The row: the cache of indexes may
-// know it still.
-func (c *Check) stillThere(ctx context.Context, id int64, gone *string) error {
+// errCollected is what a reader finds of a pack that a collection has taken meanwhile.
+var errCollected = errors.New("the pack was collected meanwhile")
+
+// stillThere is errCollected when a pack's row has gone. The row: the cache of indexes may know it still.
+func (c *Check) stillThere(ctx context.Context, id int64) error {
 	err := c.Depot.DB.View(ctx, func(tx *meta.Tx) error { _, err := tx.PackKey(id); return err })
 	if errors.Is(err, meta.ErrNotFound) {
-		*gone = ""
-		return nil
+		return errCollected
 	}
 	return err
 }
@@ -280,7 +284,7 @@ func (c *Check) run(ctx context.Context, p *packInfo, from, end int, out *PackRe
 			}
 			return nil
 		}
-		if err != nil && failed != next && ctx.Err() == nil && !errors.Is(err, blob.ErrUnavailable) {
+		if err != nil && failed != next && ctx.Err() == nil && !errors.Is(err, blob.ErrUnavailable) && !errors.Is(err, errCollected) {
 			if err = c.pause(ctx); err == nil {
 				from, failed = next, next
 				continue
@@ -371,7 +375,7 @@ func (c *Check) whole(ctx context.Context, p *packInfo, cause error, out *PackRe
 	}
 	gone, err := c.index(ctx, p, out)
 	if err == nil && gone == "" {
-		if err = c.stillThere(ctx, p.ID, &gone); err == nil {
+		if err = c.stillThere(ctx, p.ID); err == nil {
 			err = fmt.Errorf("read %s, which is there: %w", p.Key, cause)
 		}
 	}
@@ -431,6 +435,9 @@ func (c *Check) NAR(ctx context.Context, pos *NARPosition) (*NARReport, error) {
 	}
 	for pos.Span < len(l) {
 		done, err := c.span(ctx, l[pos.Span], pos, out, write)
+		if errors.Is(err, errCollected) || errors.Is(err, meta.ErrNotFound) {
+			return c.moved(ctx, pos, err)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -450,6 +457,24 @@ func (c *Check) NAR(ctx context.Context, pos *NARPosition) (*NARReport, error) {
 		out.Wrong = fmt.Sprintf("its chunks together are %d bytes with the hash %s, and %d bytes with %s were claimed", pos.Size, got, nar.Size, nar.Hash)
 	}
 	return out, nil
+}
+
+// moved says how to go on when a pack has gone that a NAR lay in: it is gone as well, or lies elsewhere and is read
+// anew. Otherwise the cause is an error.
+func (c *Check) moved(ctx context.Context, pos *NARPosition, cause error) (*NARReport, error) {
+	var nar *meta.NAR
+	err := c.Depot.DB.View(ctx, func(tx *meta.Tx) (err error) { nar, err = tx.NAR(pos.NAR); return err })
+	if errors.Is(err, meta.ErrNotFound) {
+		return &NARReport{Done: true}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if sum := sha256.Sum256(nar.Layout); bytes.Equal(pos.Layout, sum[:8]) {
+		return nil, cause
+	}
+	*pos = NARPosition{NAR: pos.NAR}
+	return &NARReport{}, nil
 }
 
 func (pos *NARPosition) hash(layout []byte) (hash.Hash, error) {

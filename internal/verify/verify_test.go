@@ -165,6 +165,53 @@ func TestPositionIsOfOnePackOnly(t *testing.T) {
 	t.Fatal("there are not two packs of more than one entry")
 }
 
+// A collection takes a pack, or a NAR with its packs, between any two requests of a reader. There is nothing to tell of it.
+func TestWhatIsCollectedWhileItIsReadIsNoDamage(t *testing.T) {
+	for n := 1; ; n++ {
+		w := small(t)
+		last := w.things[len(w.things)-1]
+		key, id := w.packOf(w.scope, last)
+		gone := false
+		w.bucket.fail = func(asked string) error {
+			if asked == key && w.bucket.gets[key] == n {
+				gone = true
+				w.collected(last, id, key)
+			}
+			return nil
+		}
+		if res := w.run(Options{Deep: true}); res.Damage > 0 {
+			t.Errorf("collected before request %d: %v", n, res.Findings)
+		}
+		if !gone {
+			if n < 4 {
+				t.Errorf("the pack was asked for %d times", n-1)
+			}
+			return
+		}
+	}
+}
+
+// collected takes the only path of a pack away, and the pack.
+func (w *world) collected(n *thing, id int64, key string) {
+	w.t.Helper()
+	err := w.db.Update(w.t.Context(), func(tx *meta.Tx) error {
+		newest, err := tx.LastNAR()
+		if err == nil {
+			err = tx.DeletePath(w.scope.Cache.ID, n.path.Hash())
+		}
+		if err == nil {
+			_, err = tx.CollectNARs(0, newest)
+		}
+		if err == nil {
+			err = tx.DropPack(id)
+		}
+		return err
+	})
+	if err := errors.Join(err, w.bucket.Delete(w.t.Context(), key)); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 // A server that is killed between the objects of the log that a checkpoint replaces and their rows has not lost
 // anything. Objects behind the checkpoint are missed.
 func TestLogThatACheckpointReplacedIsNotMissed(t *testing.T) {
