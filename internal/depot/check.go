@@ -407,8 +407,7 @@ type NARReport struct {
 func (c *Check) NAR(ctx context.Context, pos *NARPosition) (*NARReport, error) {
 	c.Depot.init()
 	out := &NARReport{}
-	var nar *meta.NAR
-	err := c.Depot.DB.View(ctx, func(tx *meta.Tx) (err error) { nar, err = tx.NAR(pos.NAR); return err })
+	nar, err := c.nar(ctx, pos.NAR)
 	if errors.Is(err, meta.ErrNotFound) {
 		return &NARReport{Done: true}, nil
 	}
@@ -459,11 +458,15 @@ func (c *Check) NAR(ctx context.Context, pos *NARPosition) (*NARReport, error) {
 	return out, nil
 }
 
+func (c *Check) nar(ctx context.Context, id int64) (n *meta.NAR, err error) {
+	err = c.Depot.DB.View(ctx, func(tx *meta.Tx) error { n, err = tx.NAR(id); return err })
+	return n, err
+}
+
 // moved says how to go on when a pack has gone that a NAR lay in: it is gone as well, or lies elsewhere and is read
 // anew. Otherwise the cause is an error.
 func (c *Check) moved(ctx context.Context, pos *NARPosition, cause error) (*NARReport, error) {
-	var nar *meta.NAR
-	err := c.Depot.DB.View(ctx, func(tx *meta.Tx) (err error) { nar, err = tx.NAR(pos.NAR); return err })
+	nar, err := c.nar(ctx, pos.NAR)
 	if errors.Is(err, meta.ErrNotFound) {
 		return &NARReport{Done: true}, nil
 	}
