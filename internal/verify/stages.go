@@ -173,8 +173,8 @@ func (r *run) nextOfLog(ctx context.Context, after string) (key string, err erro
 // server that is killed meanwhile has the rows still.
 func nextLogObject(tx *meta.Tx, after, manifest string) (string, error) {
 	at, noCheckpoint := ledger.ParseKey(manifest)
-	for {
-		keys, err := tx.LogObjects(after, 100)
+	for page := 1; ; page = 100 { // mostly the first is one
+		keys, err := tx.LogObjects(after, page)
 		if err != nil || len(keys) == 0 {
 			return "", err
 		}
